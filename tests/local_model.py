@@ -1,0 +1,39 @@
+"""A real, tiny frame model without a network: exact by construction, so the engine around it can be checked."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from emotion_app.models import FrameArrays, WindowPlan
+from emotion_app.types import HOP_SAMPLES, MIN_SAMPLES, Floats, ModelInfo, n_frames
+
+
+class LocalModel:
+    """Frame ``t`` is a projection of samples ``[320 t, 320 t + 400)``: windows and batches change nothing."""
+
+    def __init__(self, plan: WindowPlan | None = None, *, limit: int = 8, before: Callable[[int], None] | None = None,
+                 device: str = "cpu") -> None:
+        self.info = ModelInfo("local", "test", "tests", "torch", "fp32", device, 16)
+        self.plan = plan or WindowPlan(60, 30, 5)
+        self.batches: list[list[int]] = []
+        self._limit, self._before = limit, before
+        random = np.random.default_rng(0)
+        self._in = random.normal(size=(MIN_SAMPLES, 16)).astype(np.float32) / 20
+        self._head = random.normal(size=(16, 9)).astype(np.float32)
+
+    def prepare(self, samples: Floats) -> Floats:
+        return ((samples - samples.mean()) / np.sqrt(samples.var() + 1e-5)).astype(np.float32)
+
+    def batch_limit(self, n_samples: int) -> int:
+        return self._limit
+
+    def forward(self, waves: Sequence[Floats]) -> list[FrameArrays]:
+        self.batches.append([len(w) for w in waves])
+        if self._before is not None:
+            self._before(len(waves))
+        answers = []
+        for wave in waves:
+            frames = np.stack([wave[t * HOP_SAMPLES:t * HOP_SAMPLES + MIN_SAMPLES] for t in range(n_frames(len(wave)))])
+            features = np.tanh(frames @ self._in)
+            answers.append(FrameArrays(features, features @ self._head, features @ self._head / 2))
+        return answers
