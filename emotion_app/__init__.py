@@ -32,9 +32,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Analyzer": "analyzer", "Options": "analyzer", "analyze": "analyzer", "EmotionError": "errors",
-    "load_model": "models.loader", "Limits": "settings", "Settings": "settings", "Prediction": "types",
-    "Result": "types", "Segment": "types", "Timeline": "types", "Waveform": "types",
+    "Analyzer": "analyzer",
+    "Options": "analyzer",
+    "analyze": "analyzer",
+    "EmotionError": "errors",
+    "load_model": "models.loader",
+    "Limits": "settings",
+    "Settings": "settings",
+    "Prediction": "types",
+    "Result": "types",
+    "Segment": "types",
+    "Timeline": "types",
+    "Waveform": "types",
 }
 
 

@@ -122,7 +122,8 @@ class Analyzer:
         tell(Progress("decode", 1.0, decode_s, describe(waveform)))
 
         loaded = self.pool.get(
-            options.model, options.precision, lambda part, what: tell(Progress(_load_step(what), part)))
+            options.model, options.precision, lambda part, what: tell(Progress(_load_step(what), part))
+        )
         if loaded.load_s:
             tell(Progress("load", 1.0, loaded.load_s, loaded.engine.info.name))
         answer = self._infer(waveform, loaded, options.embedding == "frame", deadline_s, tell, cancel)
@@ -135,7 +136,8 @@ class Analyzer:
     ) -> Result:
         """Result of frames that are already there (the live stream's final answer takes this road too)."""
         prediction, frames, smooth, segments = timeline.build(
-            output, waveform.duration_s, options.window_s or self.settings.window_s)
+            output, waveform.duration_s, options.window_s or self.settings.window_s
+        )
         info: ModelInfo = loaded.engine.info
         by_frame = options.granularity == "frame"
         return Result(
@@ -215,9 +217,16 @@ class Analyzer:
                     raise BusyError("CANCELLED") from None
 
 
-def analyze(source: Source, granularity: Granularity = "utterance", *, embedding: Embedding | bool = False,
-            model: str | None = None, precision: str | None = None, window_s: float | None = None,
-            settings: Settings | None = None) -> Result:
+def analyze(
+    source: Source,
+    granularity: Granularity = "utterance",
+    *,
+    embedding: Embedding | bool = False,
+    model: str | None = None,
+    precision: str | None = None,
+    window_s: float | None = None,
+    settings: Settings | None = None,
+) -> Result:
     """Emotion of one clip: the library's front door. For many clips keep one ``Analyzer``.
 
     Args:

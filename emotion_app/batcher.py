@@ -126,7 +126,8 @@ class Batcher:
             waiting = sum(map(len, self._lanes.values()))
             audio_s = self._audio_waiting()
             full = waiting >= self._limits.queue_requests or (
-                waiting > 0 and audio_s + waveform.duration_s > self._limits.queue_audio_s)
+                waiting > 0 and audio_s + waveform.duration_s > self._limits.queue_audio_s
+            )
             if full:
                 self._rejected += 1
                 raise BusyError("BUSY", retry_after_s=max(1.0, min(60.0, audio_s * self._rate)))
@@ -144,7 +145,7 @@ class Batcher:
             return Load(waiting, self._audio_waiting(), len(self._running), self._late, self._rejected, self._replaced)
 
     def check(self) -> None:
-        """Replace a worker that died or hangs and drop late requests; whoever waits for an answer calls this now and then."""
+        """Replace a worker that died or hangs, tell late requests; whoever waits for an answer calls this now and then."""
         with self._wake:
             if not self._closed and (self._running or any(self._lanes.values())):
                 self._ensure_worker()
@@ -196,7 +197,8 @@ class Batcher:
         self._generation += 1
         self._running, self._step_until = [], float("inf")
         self._worker = threading.Thread(
-            target=self._work, args=(self._generation,), name=f"model-{self._generation}", daemon=True)
+            target=self._work, args=(self._generation,), name=f"model-{self._generation}", daemon=True
+        )
         self._worker.start()
 
     def _sort_out(self) -> list[tuple[_Request, EmotionError]]:

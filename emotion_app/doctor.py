@@ -22,13 +22,34 @@ from emotion_app.settings import Settings
 from emotion_app.timeline import build
 from emotion_app.types import SAMPLE_RATE, Floats, ModelInfo, Waveform
 
-PACKAGES = ("torch", "gradio", "funasr", "modelscope", "huggingface-hub", "av", "soxr", "safetensors", "numpy",
-            "silero-vad", "fastapi", "python-socketio", "onnxruntime")
+PACKAGES = (
+    "torch",
+    "gradio",
+    "funasr",
+    "modelscope",
+    "huggingface-hub",
+    "av",
+    "soxr",
+    "safetensors",
+    "numpy",
+    "silero-vad",
+    "fastapi",
+    "python-socketio",
+    "onnxruntime",
+)
 FORMATS = (  # container, encoder, file ending, sampling rate
-    ("wav", "pcm_s16le", "wav", 44_100), ("wav", "pcm_s24le", "wav", 48_000), ("wav", "pcm_f32le", "wav", 16_000),
-    ("wav", "pcm_mulaw", "wav", 8_000), ("mp3", "libmp3lame", "mp3", 44_100), ("ipod", "aac", "m4a", 44_100),
-    ("flac", "flac", "flac", 48_000), ("ogg", "libvorbis", "ogg", 48_000), ("ogg", "libopus", "opus", 48_000),
-    ("webm", "libopus", "webm", 48_000), ("amr", "libopencore_amrnb", "amr", 8_000), ("asf", "wmav2", "wma", 44_100),
+    ("wav", "pcm_s16le", "wav", 44_100),
+    ("wav", "pcm_s24le", "wav", 48_000),
+    ("wav", "pcm_f32le", "wav", 16_000),
+    ("wav", "pcm_mulaw", "wav", 8_000),
+    ("mp3", "libmp3lame", "mp3", 44_100),
+    ("ipod", "aac", "m4a", 44_100),
+    ("flac", "flac", "flac", 48_000),
+    ("ogg", "libvorbis", "ogg", 48_000),
+    ("ogg", "libopus", "opus", 48_000),
+    ("webm", "libopus", "webm", 48_000),
+    ("amr", "libopencore_amrnb", "amr", 8_000),
+    ("asf", "wmav2", "wma", 44_100),
 )
 # emotion2vec issue 88: scores of the hub's example/test.wav by emotion2vec_plus_large, in the order of labels.EMOTIONS.
 PUBLISHED = (0.003793, 0.000550, 0.000867, 0.121792, 0.000224, 0.000007, 0.868382, 0.004384, 0.0000002)
@@ -64,7 +85,11 @@ def _packages() -> Iterator[Check]:
             yield Check(name, version(name), True)
         except PackageNotFoundError:
             optional = name == "onnxruntime"
-            yield Check(name, "not installed (only engine=onnx needs it)" if optional else "not installed", None if optional else False)
+            yield Check(
+                name,
+                "not installed (only engine=onnx needs it)" if optional else "not installed",
+                None if optional else False,
+            )
 
 
 def _devices() -> Iterator[Check]:
@@ -127,21 +152,32 @@ def _one_model(name: str, settings: Settings) -> Iterator[Check]:
     began = time.monotonic()
     scores = _scores(Engine(model), clip)
     took_s = time.monotonic() - began
-    yield Check(f"run {name}", f"{describe_model(model.info)}; loaded in {load_s:.2f} s, {what} in {took_s:.2f} s", True)
+    yield Check(
+        f"run {name}", f"{describe_model(model.info)}; loaded in {load_s:.2f} s, {what} in {took_s:.2f} s", True
+    )
     record = getattr(model, "self_check", None)
     if record is not None:
         yield Check(f"precision of {name}", str(record))
     if model.info.family != "emotion2vec":
         return
     path = model_path(name, settings) or Path(name)
-    reference = load_model(str(path), settings.model_copy(update={"engine": "funasr", "precision": "fp32", "device": "cpu"}), None)
+    reference = load_model(
+        str(path), settings.model_copy(update={"engine": "funasr", "precision": "fp32", "device": "cpu"}), None
+    )
     gap = float(np.abs(_scores(Engine(reference), clip) - scores).max())
     exact = model.info.precision == "fp32"
-    yield Check(f"{name}: torch against FunASR", f"largest score difference {gap:.2e} ({model.info.precision})",
-                gap <= PARITY_WITHIN if exact else None)
+    yield Check(
+        f"{name}: torch against FunASR",
+        f"largest score difference {gap:.2e} ({model.info.precision})",
+        gap <= PARITY_WITHIN if exact else None,
+    )
     if name == "emotion2vec_plus_large" and what == "example/test.wav":
         gap = float(np.abs(scores - np.array(PUBLISHED)).max())
-        yield Check("against the published scores", f"largest difference {gap:.2e} (emotion2vec issue 88)", gap <= PUBLISHED_WITHIN)
+        yield Check(
+            "against the published scores",
+            f"largest difference {gap:.2e} (emotion2vec issue 88)",
+            gap <= PUBLISHED_WITHIN,
+        )
 
 
 def describe_model(info: ModelInfo) -> str:

@@ -84,12 +84,12 @@ class _Sum:
                 self.reference = np.empty_like(self.logits)
             if self.keep_features:
                 self.features = np.empty((self.total, features.shape[1]), np.float32)
-        self.logits[piece.start:piece.stop] = arrays.logits[kept]
+        self.logits[piece.start : piece.stop] = arrays.logits[kept]
         self.feature_sum += features.sum(axis=0, dtype=np.float64)
         if self.reference is not None and arrays.reference_logits is not None:
-            self.reference[piece.start:piece.stop] = arrays.reference_logits[kept]
+            self.reference[piece.start : piece.stop] = arrays.reference_logits[kept]
         if self.features is not None:
-            self.features[piece.start:piece.stop] = features
+            self.features[piece.start : piece.stop] = features
         self.done += piece.stop - piece.start
 
     def output(self) -> FrameOutput:
@@ -108,7 +108,9 @@ class Engine:
         max_batch: clips computed together at the most.
     """
 
-    def __init__(self, model: FrameModel, *, fallback: Callable[[], FrameModel] | None = None, max_batch: int = 8) -> None:
+    def __init__(
+        self, model: FrameModel, *, fallback: Callable[[], FrameModel] | None = None, max_batch: int = 8
+    ) -> None:
         self._model = model
         self._make_fallback = fallback
         self._fallback: FrameModel | None = None
@@ -176,7 +178,7 @@ class Engine:
         scales = [self._model.prepare(wave.samples) for wave in waveforms]
         done, all_frames = 0, sum(s.total for s in sums)
         for batch in self._batches(pieces):
-            waves = [scales[p.clip][p.first * HOP_SAMPLES:p.first * HOP_SAMPLES + p.n_samples] for p in batch]
+            waves = [scales[p.clip][p.first * HOP_SAMPLES : p.first * HOP_SAMPLES + p.n_samples] for p in batch]
             arrays = self._forward(waves, [sums[p.clip].notes for p in batch])
             for piece, answer in zip(batch, arrays, strict=True):
                 sums[piece.clip].add(piece, answer)

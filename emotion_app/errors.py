@@ -28,53 +28,132 @@ class Problem(NamedTuple):
 PROBLEMS: dict[str, Problem] = {
     # audio: the file itself
     "EMPTY": Problem(422, 65, "The file is empty", "文件是空的"),
-    "UNDECODABLE": Problem(415, 65, "This file cannot be read as sound (container: {container}, codec: {codec}). {reason}",
-                           "无法把这个文件读作声音（容器：{container}，编码：{codec}）。{reason}"),
-    "NO_AUDIO": Problem(415, 65, "There is no sound track in this file (container: {container})", "文件里没有音轨（容器：{container}）"),
-    "BAD_FORMAT": Problem(415, 65, "Unusable sound format: {what} = {value} (accepted: {low} to {high})",
-                          "声音格式不可用：{what} = {value}（可接受 {low} 到 {high}）"),
-    "NOT_FINITE": Problem(422, 65, "The sound holds values that are not numbers ({count} of {total})", "声音中含有非数值的采样（{total} 个中有 {count} 个）"),
-    "TOO_SHORT": Problem(422, 65, "Too short to analyze: {duration_ms:.0f} ms (at least {limit_ms:.0f} ms)",
-                         "太短，无法分析：{duration_ms:.0f} 毫秒（至少 {limit_ms:.0f} 毫秒）"),
-    "TOO_LONG": Problem(413, 65, "The clip is longer than {limit_s:.0f} s. Cut it, or use the command line's batch for long files",
-                        "音频超过 {limit_s:.0f} 秒。请剪短，或用命令行批处理长文件"),
+    "UNDECODABLE": Problem(
+        415,
+        65,
+        "This file cannot be read as sound (container: {container}, codec: {codec}). {reason}",
+        "无法把这个文件读作声音（容器：{container}，编码：{codec}）。{reason}",
+    ),
+    "NO_AUDIO": Problem(
+        415, 65, "There is no sound track in this file (container: {container})", "文件里没有音轨（容器：{container}）"
+    ),
+    "BAD_FORMAT": Problem(
+        415,
+        65,
+        "Unusable sound format: {what} = {value} (accepted: {low} to {high})",
+        "声音格式不可用：{what} = {value}（可接受 {low} 到 {high}）",
+    ),
+    "NOT_FINITE": Problem(
+        422,
+        65,
+        "The sound holds values that are not numbers ({count} of {total})",
+        "声音中含有非数值的采样（{total} 个中有 {count} 个）",
+    ),
+    "TOO_SHORT": Problem(
+        422,
+        65,
+        "Too short to analyze: {duration_ms:.0f} ms (at least {limit_ms:.0f} ms)",
+        "太短，无法分析：{duration_ms:.0f} 毫秒（至少 {limit_ms:.0f} 毫秒）",
+    ),
+    "TOO_LONG": Problem(
+        413,
+        65,
+        "The clip is longer than {limit_s:.0f} s. Cut it, or use the command line's batch for long files",
+        "音频超过 {limit_s:.0f} 秒。请剪短，或用命令行批处理长文件",
+    ),
     "TOO_LARGE": Problem(413, 65, "The file is larger than {limit_mb:.0f} MB", "文件超过 {limit_mb:.0f} MB"),
-    "DECODE_LIMIT": Problem(422, 65, "Reading the file took more than {limit_s:.0f} s or too much memory; it was given up",
-                            "读取文件超过 {limit_s:.0f} 秒或占用内存过多，已放弃"),
+    "DECODE_LIMIT": Problem(
+        422,
+        65,
+        "Reading the file took more than {limit_s:.0f} s or too much memory; it was given up",
+        "读取文件超过 {limit_s:.0f} 秒或占用内存过多，已放弃",
+    ),
     "BAD_ARRAY": Problem(422, 65, "The array is not sound: {reason}", "数组不是声音数据：{reason}"),
     # requests
-    "BAD_OPTION": Problem(422, 64, "{option} = {value} is not possible (choose: {choices})", "{option} = {value} 不可用（可选：{choices}）"),
+    "BAD_OPTION": Problem(
+        422,
+        64,
+        "{option} = {value} is not possible (choose: {choices})",
+        "{option} = {value} 不可用（可选：{choices}）",
+    ),
     "NOT_FOUND": Problem(404, 66, "Not found: {what}", "找不到：{what}"),
     "NO_SUCH_FILE": Problem(404, 66, "No such file: {name}", "没有这个文件：{name}"),
-    "NO_INPUT": Problem(422, 64, "No sound yet: drop a file, choose one or record", "还没有声音：请拖入文件、选择文件或录音"),
+    "NOT_A_FILE": Problem(422, 66, "{name} is not a file but a {kind}", "{name} 不是文件（{kind}）"),
+    "NO_INPUT": Problem(
+        422, 64, "No sound yet: drop a file, choose one or record", "还没有声音：请拖入文件、选择文件或录音"
+    ),
     "FORBIDDEN_PATH": Problem(403, 77, "This path may not be read", "不允许读取这个路径"),
     "UNAUTHORIZED": Problem(401, 77, "A valid token is needed", "需要有效的令牌"),
     "FORBIDDEN_ORIGIN": Problem(403, 77, "Requests from this site are not accepted", "不接受来自此站点的请求"),
-    "TOKEN_NEEDED": Problem(500, 78, "Listening on {host} is open to others: set a token (EMOTION_TOKEN or --token)",
-                            "监听 {host} 会对他人开放：请设置令牌（EMOTION_TOKEN 或 --token）"),
-    "PORT_TAKEN": Problem(500, 69, "Port {port} on {host} is taken. Choose another: PORT={other} ./run.sh", "{host} 的端口 {port} 已被占用。换一个：PORT={other} ./run.sh"),
+    "TOKEN_NEEDED": Problem(
+        500,
+        78,
+        "Listening on {host} is open to others: set a token (EMOTION_TOKEN or --token)",
+        "监听 {host} 会对他人开放：请设置令牌（EMOTION_TOKEN 或 --token）",
+    ),
+    "PORT_TAKEN": Problem(
+        500,
+        69,
+        "Port {port} on {host} is taken. Choose another: PORT={other} ./run.sh",
+        "{host} 的端口 {port} 已被占用。换一个：PORT={other} ./run.sh",
+    ),
     "BAD_SETTING": Problem(500, 78, "Setting not understood: {reason}", "设置无法识别：{reason}"),
     # load
-    "BUSY": Problem(503, 75, "Too many requests right now; try again in {retry_after_s:.0f} s", "当前请求过多；请在 {retry_after_s:.0f} 秒后重试"),
-    "INFERENCE_TIMEOUT": Problem(504, 75, "The answer was not ready within {limit_s:.1f} s", "未能在 {limit_s:.1f} 秒内得出结果"),
+    "BUSY": Problem(
+        503,
+        75,
+        "Too many requests right now; try again in {retry_after_s:.0f} s",
+        "当前请求过多；请在 {retry_after_s:.0f} 秒后重试",
+    ),
+    "INFERENCE_TIMEOUT": Problem(
+        504, 75, "The answer was not ready within {limit_s:.1f} s", "未能在 {limit_s:.1f} 秒内得出结果"
+    ),
     "CANCELLED": Problem(499, 75, "Cancelled", "已取消"),
     "SHUTTING_DOWN": Problem(503, 75, "The program is shutting down", "程序正在关闭"),
     # models
-    "MODEL_UNKNOWN": Problem(404, 64, "No model named {name}. Known: {known}; or give a directory or a hub id such as iic/emotion2vec_plus_large",
-                             "没有名为 {name} 的模型。已知：{known}；也可给出目录或 iic/emotion2vec_plus_large 这样的 hub 编号"),
-    "MODEL_MISSING": Problem(503, 69, "The files of {name} are not on this machine. Get them with: emotion-app models get {name}",
-                             "本机没有 {name} 的文件。获取方法：emotion-app models get {name}"),
-    "MODEL_OFFLINE": Problem(503, 69, "{name} cannot be downloaded: {hub} does not answer ({reason})", "无法下载 {name}：{hub} 没有响应（{reason}）"),
-    "MODEL_BROKEN": Problem(503, 78, "The files of {name} are damaged or do not fit: {reason}", "{name} 的文件损坏或不匹配：{reason}"),
-    "MODEL_LOADING": Problem(503, 75, "The model is still being fetched: {percent:.0f} %", "模型仍在获取：{percent:.0f} %"),
-    "ENGINE_UNAVAILABLE": Problem(503, 69, "The engine {engine} cannot be used: {reason}", "引擎 {engine} 不可用：{reason}"),
+    "MODEL_UNKNOWN": Problem(
+        404,
+        64,
+        "No model named {name}. Known: {known}; or give a directory or a hub id such as iic/emotion2vec_plus_large",
+        "没有名为 {name} 的模型。已知：{known}；也可给出目录或 iic/emotion2vec_plus_large 这样的 hub 编号",
+    ),
+    "MODEL_MISSING": Problem(
+        503,
+        69,
+        "The files of {name} are not on this machine. Get them with: emotion-app models get {name}",
+        "本机没有 {name} 的文件。获取方法：emotion-app models get {name}",
+    ),
+    "MODEL_OFFLINE": Problem(
+        503,
+        69,
+        "{name} cannot be downloaded: {hub} does not answer ({reason})",
+        "无法下载 {name}：{hub} 没有响应（{reason}）",
+    ),
+    "MODEL_BROKEN": Problem(
+        503, 78, "The files of {name} are damaged or do not fit: {reason}", "{name} 的文件损坏或不匹配：{reason}"
+    ),
+    "MODEL_LOADING": Problem(
+        503, 75, "The model is still being fetched: {percent:.0f} %", "模型仍在获取：{percent:.0f} %"
+    ),
+    "ENGINE_UNAVAILABLE": Problem(
+        503, 69, "The engine {engine} cannot be used: {reason}", "引擎 {engine} 不可用：{reason}"
+    ),
     "INFERENCE_FAILED": Problem(500, 70, "The model failed on this clip: {reason}", "模型处理此音频失败：{reason}"),
     "OUT_OF_MEMORY": Problem(503, 75, "Not enough memory for this clip", "内存不足，无法处理此音频"),
     # results
-    "DISK_FULL": Problem(507, 73, "The disk is full: {free_mb:.0f} MB free at {path}", "磁盘已满：{path} 只剩 {free_mb:.0f} MB"),
+    "DISK_FULL": Problem(
+        507, 73, "The disk is full: {free_mb:.0f} MB free at {path}", "磁盘已满：{path} 只剩 {free_mb:.0f} MB"
+    ),
     "CANNOT_SAVE": Problem(500, 73, "The result could not be saved: {reason}", "结果无法保存：{reason}"),
-    "BAD_RESULT": Problem(500, 65, "The result folder {name} cannot be read: {reason}", "无法读取结果文件夹 {name}：{reason}"),
-    "INTERNAL": Problem(500, 70, "Something went wrong inside the program (report id {report_id})", "程序内部出错（报告编号 {report_id}）"),
+    "BAD_RESULT": Problem(
+        500, 65, "The result folder {name} cannot be read: {reason}", "无法读取结果文件夹 {name}：{reason}"
+    ),
+    "INTERNAL": Problem(
+        500,
+        70,
+        "Something went wrong inside the program (report id {report_id})",
+        "程序内部出错（报告编号 {report_id}）",
+    ),
 }
 
 

@@ -66,7 +66,10 @@ class ModelPool:
         self._status: dict[tuple[str, str], ModelStatus] = {}
 
     def get(
-        self, name: str | None = None, precision: str | None = None, progress: Callable[[float, str], None] | None = None
+        self,
+        name: str | None = None,
+        precision: str | None = None,
+        progress: Callable[[float, str], None] | None = None,
     ) -> Loaded:
         """The engine for a model, loaded if need be; a second caller waits for the first one's load.
 

@@ -18,26 +18,46 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     upload_mb: float = Field(50, gt=0, description="Bytes of one file; larger -> TOO_LARGE (413).")
-    clip_s: float = Field(600, gt=0, description="Seconds of one clip in page and REST; longer -> TOO_LONG, never cut silently.")
+    clip_s: float = Field(
+        600, gt=0, description="Seconds of one clip in page and REST; longer -> TOO_LONG, never cut silently."
+    )
     batch_clip_s: float = Field(4 * 3600, gt=0, description="The same for the command line, the library and batches.")
-    rate_min_hz: int = Field(4_000, gt=0, description="Lower sampling rates -> BAD_FORMAT (a 1 Hz header would expand 16,000 times).")
+    rate_min_hz: int = Field(
+        4_000, gt=0, description="Lower sampling rates -> BAD_FORMAT (a 1 Hz header would expand 16,000 times)."
+    )
     rate_max_hz: int = Field(384_000, gt=0, description="Higher sampling rates -> BAD_FORMAT.")
     channels_max: int = Field(32, gt=0, description="More channels -> BAD_FORMAT.")
     decode_wall_s: float = Field(30, gt=0, description="Wall seconds to decode an upload; more -> DECODE_LIMIT.")
-    decode_memory_mb: int = Field(512, gt=0, description="Memory of the decoder process beyond the clip itself; more -> DECODE_LIMIT.")
-    decode_workers: int = Field(2, gt=0, description="Decoder processes of the server; further uploads wait their turn.")
+    decode_memory_mb: int = Field(
+        512, gt=0, description="Memory of the decoder process beyond the clip itself; more -> DECODE_LIMIT."
+    )
+    decode_workers: int = Field(
+        2, gt=0, description="Decoder processes of the server; further uploads wait their turn."
+    )
     name_bytes: int = Field(200, gt=0, description="Shown file name; the rest is cut with an ellipsis. Never a path.")
     queue_requests: int = Field(64, gt=0, description="Requests waiting for the model; more -> BUSY with a retry time.")
-    queue_audio_s: float = Field(1200, gt=0, description="Seconds of audio waiting; more -> BUSY, but one clip is always accepted when idle.")
+    queue_audio_s: float = Field(
+        1200, gt=0, description="Seconds of audio waiting; more -> BUSY, but one clip is always accepted when idle."
+    )
     batch_clips: int = Field(8, gt=0, description="Clips computed together at the most.")
     batch_wait_ms: float = Field(2.0, ge=0, description="How long the model thread waits for company for a short clip.")
-    deadline_s: float = Field(30.0, gt=0, description="Seconds a page or REST request may WAIT in the queue; later -> INFERENCE_TIMEOUT.")
-    stream_deadline_s: float = Field(1.0, gt=0, description="The same for a live window: late work is dropped and reported.")
-    cache_mb: float = Field(64, ge=0, description="Memory of the result cache; the least recently used goes first. 0 switches it off.")
-    results_max: int = Field(10_000, gt=0, description="Result folders kept; the oldest go first, never one younger than 1 h.")
+    deadline_s: float = Field(
+        30.0, gt=0, description="Seconds a page or REST request may WAIT in the queue; later -> INFERENCE_TIMEOUT."
+    )
+    stream_deadline_s: float = Field(
+        1.0, gt=0, description="The same for a live window: late work is dropped and reported."
+    )
+    cache_mb: float = Field(
+        64, ge=0, description="Memory of the result cache; the least recently used goes first. 0 switches it off."
+    )
+    results_max: int = Field(
+        10_000, gt=0, description="Result folders kept; the oldest go first, never one younger than 1 h."
+    )
     results_gb: float = Field(20, gt=0, description="Size of all result folders; the same rule.")
     disk_free_mb: float = Field(500, ge=0, description="Less free space -> DISK_FULL before any work starts.")
-    ui_clients: int = Field(32, gt=0, description="Requests waiting in the page's own queue; more are told that it is full.")
+    ui_clients: int = Field(
+        32, gt=0, description="Requests waiting in the page's own queue; more are told that it is full."
+    )
 
 
 class Settings(BaseSettings):
@@ -91,6 +111,9 @@ def read_settings(**flags: Any) -> Settings:
     try:
         return Settings(**{key: value for key, value in flags.items() if value is not None})
     except (ValidationError, ValueError, OSError) as error:
-        reason = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()) if isinstance(
-            error, ValidationError) else str(error)
+        reason = (
+            "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            if isinstance(error, ValidationError)
+            else str(error)
+        )
         raise ConfigError("BAD_SETTING", reason=reason) from error

@@ -11,8 +11,14 @@ from emotion_app.types import HOP_SAMPLES, MIN_SAMPLES, Floats, ModelInfo, n_fra
 class LocalModel:
     """Frame ``t`` is a projection of samples ``[320 t, 320 t + 400)``: windows and batches change nothing."""
 
-    def __init__(self, plan: WindowPlan | None = None, *, limit: int = 8, before: Callable[[int], None] | None = None,
-                 device: str = "cpu") -> None:
+    def __init__(
+        self,
+        plan: WindowPlan | None = None,
+        *,
+        limit: int = 8,
+        before: Callable[[int], None] | None = None,
+        device: str = "cpu",
+    ) -> None:
         self.info = ModelInfo("local", "test", "tests", "torch", "fp32", device, 16)
         self.plan = plan or WindowPlan(60, 30, 5)
         self.batches: list[list[int]] = []
@@ -33,7 +39,9 @@ class LocalModel:
             self._before(len(waves))
         answers = []
         for wave in waves:
-            frames = np.stack([wave[t * HOP_SAMPLES:t * HOP_SAMPLES + MIN_SAMPLES] for t in range(n_frames(len(wave)))])
+            frames = np.stack(
+                [wave[t * HOP_SAMPLES : t * HOP_SAMPLES + MIN_SAMPLES] for t in range(n_frames(len(wave)))]
+            )
             features = np.tanh(frames @ self._in)
             answers.append(FrameArrays(features, features @ self._head, features @ self._head / 2))
         return answers

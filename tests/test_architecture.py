@@ -31,7 +31,11 @@ LAYERS = [
     {"cli", "doctor", "distributed", "web", "testing"},
 ]
 FAMILIES = {  # a skill may be several files, named here by its head
-    "result_json": "store", "result_files": "store", "folders": "store", "decoder": "audio", "waveio": "audio",
+    "result_json": "store",
+    "result_files": "store",
+    "folders": "store",
+    "decoder": "audio",
+    "waveio": "audio",
 }
 
 
@@ -79,7 +83,9 @@ def test_layers(path: Path) -> None:
         other = _layer(parts[1])
         if other is None:
             continue
-        assert other < mine or (other == mine and mine != 1), f"{here} (layer {mine}) imports {parts[1]} (layer {other})"
+        assert other < mine or (other == mine and mine != 1), (
+            f"{here} (layer {mine}) imports {parts[1]} (layer {other})"
+        )
 
 
 def test_sizes() -> None:
@@ -106,15 +112,19 @@ def test_nothing_dangerous() -> None:
     """No eval, pickle or shell; weights are only read with weights_only=True."""
     for path in FILES:
         source = path.read_text(encoding="utf-8")
-        assert not re.search(r"\beval\(|\bos\.system|shell=True|\bimport pickle|trust_remote_code=True", source), path.name
+        assert not re.search(r"\beval\(|\bos\.system|shell=True|\bimport pickle|trust_remote_code=True", source), (
+            path.name
+        )
         for call in re.findall(r"torch\.load\((?:[^()]|\([^()]*\))*\)", source):
             assert "weights_only=True" in call, f"{path.name}: {call}"
 
 
 def test_import_is_light() -> None:
     """``import emotion_app`` and the settings load neither torch nor gradio nor matplotlib."""
-    code = ("import sys, emotion_app; from emotion_app import Settings, EmotionError;"
-            "print([m for m in ('torch', 'gradio', 'matplotlib', 'funasr', 'av') if m in sys.modules])")
+    code = (
+        "import sys, emotion_app; from emotion_app import Settings, EmotionError;"
+        "print([m for m in ('torch', 'gradio', 'matplotlib', 'funasr', 'av') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -126,7 +136,10 @@ def test_no_paths_or_hosts_of_this_machine() -> None:
         pytest.skip("not a git checkout: nothing is tracked")
     for name in filter(None, tracked.stdout.decode().split("\0")):
         path = ROOT / name
-        if path.suffix in {".py", ".md", ".sh", ".toml", ".json", ".yml", ".txt", ".js", ".css", ".html"} and path.is_file():
+        if (
+            path.suffix in {".py", ".md", ".sh", ".toml", ".json", ".yml", ".txt", ".js", ".css", ".html"}
+            and path.is_file()
+        ):
             text = path.read_text(encoding="utf-8")
             assert "/work/" + "main" not in text, name
             assert "/root/" + "." not in text, name

@@ -196,7 +196,7 @@ def test_live_windows_pass_a_long_upload_and_uploads_pass_live_windows(batcher: 
     upload.result(20)
     last = len(order) - 1 - order[::-1].index("stream")
     assert order[:last].count("upload") <= 12  # live windows did not wait for the whole upload
-    assert "upload" in order[order.index("stream"):last + 1] or order.count("stream") <= 2
+    assert "upload" in order[order.index("stream") : last + 1] or order.count("stream") <= 2
 
 
 def test_newer_window_replaces_the_waiting_one(batcher: Batcher) -> None:

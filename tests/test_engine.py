@@ -1,5 +1,6 @@
 """Windows, batches, memory fallback and cancellation of the engine."""
 
+import itertools
 import threading
 
 import numpy as np
@@ -21,8 +22,8 @@ def noise(seconds: float, seed: int = 0) -> Waveform:
 @given(total=st.integers(1, 20_000), whole=st.floats(0.5, 60), body=st.floats(0.5, 30), context=st.floats(0, 10))
 def test_windows_tile_the_clip(total: int, whole: float, body: float, context: float) -> None:
     cuts = windows(total, WindowPlan(whole, body, context))
-    assert [c[2] for c in cuts][0] == 0 and cuts[-1][3] == total
-    assert all(a[3] == b[2] for a, b in zip(cuts, cuts[1:], strict=False))
+    assert cuts[0][2] == 0 and cuts[-1][3] == total
+    assert all(a[3] == b[2] for a, b in itertools.pairwise(cuts))
     assert all(first <= start < stop <= last for first, last, start, stop in cuts)
     if len(cuts) > 1:
         assert max(last - first for first, last, *_ in cuts) <= 50 * (body + 2 * context) + 2

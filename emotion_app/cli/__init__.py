@@ -21,8 +21,12 @@ from emotion_app.cli.models import models_app
 from emotion_app.errors import EmotionError
 from emotion_app.settings import read_settings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  help="Speech emotion recognition with Emotion2Vec+ Large.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Speech emotion recognition with Emotion2Vec+ Large.",
+)
 app.command()(analyze)
 app.add_typer(models_app, name="models")
 
@@ -34,7 +38,9 @@ def main(argv: list[str] | None = None) -> None:
         argv: arguments without the program's name; default ``sys.argv[1:]``.
     """
     quiet_threads()
-    logging.basicConfig(level=os.environ.get("EMOTION_LOG_LEVEL", "WARNING"), format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=os.environ.get("EMOTION_LOG_LEVEL", "WARNING"), format="%(levelname)s %(name)s: %(message)s"
+    )
     try:
         app(args=argv)
     except EmotionError as error:
@@ -69,8 +75,18 @@ def serve(
     """Serve the page and the API."""
     from emotion_app.web.server import serve as run_server
 
-    settings = read_settings(host=host, port=port, token=token, preload=preload, outputs_dir=outputs, model=model,
-                             engine=engine, precision=precision, device=device, offline=offline)
+    settings = read_settings(
+        host=host,
+        port=port,
+        token=token,
+        preload=preload,
+        outputs_dir=outputs,
+        model=model,
+        engine=engine,
+        precision=precision,
+        device=device,
+        offline=offline,
+    )
     logging.getLogger().setLevel(settings.log_level)
     run_server(settings)
 

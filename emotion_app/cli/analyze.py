@@ -34,8 +34,9 @@ def analyze(
     from emotion_app.result_json import result_to_dict
     from emotion_app.store import Store
 
-    settings = read_settings(model=model, engine=engine, precision=precision, device=device, offline=offline,
-                             outputs_dir=save)
+    settings = read_settings(
+        model=model, engine=engine, precision=precision, device=device, offline=offline, outputs_dir=save
+    )
     options = Options(granularity, embedding, window_s=window_s)  # type: ignore[arg-type]  # checked there
     store = Store(settings.outputs_dir, settings.limits) if save is not None else None
     worst = 0
@@ -70,7 +71,10 @@ def _save(store: Any, result: Any) -> Path:
 
 def _report_failure(path: Path, error: EmotionError, as_json: bool) -> None:
     if as_json:
-        failure = {"source": {"name": path.name}, "error": {"code": error.code, "en": error.text("en"), "zh": error.text("zh")}}
+        failure = {
+            "source": {"name": path.name},
+            "error": {"code": error.code, "en": error.text("en"), "zh": error.text("zh")},
+        }
         sys.stdout.write(json.dumps(failure, ensure_ascii=False) + "\n")
     else:
         err.print(f"[red]✗[/red] {path.name}: {error.text(lang())} [dim]\\[{error.code}][/dim]", highlight=False)
@@ -79,10 +83,13 @@ def _report_failure(path: Path, error: EmotionError, as_json: bool) -> None:
 def print_result(path: Path, result: Any, folder: Path | None) -> None:
     """The answer as a table: headline, nine bars, segments, notes."""
     p, words = result.prediction, lang()
-    first, second = p.top(2)
     out.print(f"\n[bold]{path.name}[/bold]  {result.waveform.duration_s:.2f} s")
-    out.print(f"  {first[0].emoji} [bold]{first[0].zh} {first[0].en}[/bold]  {100 * first[1]:.1f} %"
-              f"   [dim]{'其次' if words == 'zh' else 'then'} {second[0].emoji} {second[0].name(words)} {100 * second[1]:.1f} %[/dim]")
+    (best, score), (second, runner_up) = p.top(2)
+    then = "其次" if words == "zh" else "then"
+    out.print(
+        f"  {best.emoji} [bold]{best.zh} {best.en}[/bold]  {100 * score:.1f} %"
+        f"   [dim]{then} {second.emoji} {second.name(words)} {100 * runner_up:.1f} %[/dim]"
+    )
     table = Table(box=None, show_header=False, padding=(0, 1))
     for emotion, score in zip(EMOTIONS, p.scores, strict=True):
         bar = "█" * round(30 * float(score)) or "▏"
@@ -92,12 +99,20 @@ def print_result(path: Path, result: Any, folder: Path | None) -> None:
         spans = Table("start s", "end s", "emotion", "score", box=None, padding=(0, 2), header_style="dim")
         for s in result.segments:
             e = s.prediction.emotion
-            spans.add_row(f"{s.start_s:.2f}", f"{s.end_s:.2f}", f"{e.emoji} {e.name(words)}", f"{100 * s.prediction.confidence:.1f} %")
+            spans.add_row(
+                f"{s.start_s:.2f}",
+                f"{s.end_s:.2f}",
+                f"{e.emoji} {e.name(words)}",
+                f"{100 * s.prediction.confidence:.1f} %",
+            )
         out.print(spans)
     for note in result.notes:
-        out.print(f"  [{'yellow' if note.severity == 'warning' else 'dim'}]{'⚠' if note.severity == 'warning' else '·'} {note.text(words)}[/]")
+        style, mark = ("yellow", "⚠") if note.severity == "warning" else ("dim", "·")
+        out.print(f"  [{style}]{mark} {note.text(words)}[/]")
     t = result.timing
-    out.print(f"  [dim]{result.model.name} · {result.model.precision} · {result.model.device} · "
-              f"{t.decode_s:.2f} + {t.load_s:.2f} + {t.infer_s:.2f} s[/dim]")
+    out.print(
+        f"  [dim]{result.model.name} · {result.model.precision} · {result.model.device} · "
+        f"{t.decode_s:.2f} + {t.load_s:.2f} + {t.infer_s:.2f} s[/dim]"
+    )
     if folder is not None:
         out.print(f"  → {folder}")

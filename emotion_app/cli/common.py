@@ -26,8 +26,12 @@ Offline = Annotated[bool | None, typer.Option("--offline/--online", help="Never 
 
 def lang() -> Lang:
     """Language of messages in the terminal: EMOTION_LANG or the locale."""
-    name = os.environ.get("EMOTION_LANG") or os.environ.get("LC_ALL") or os.environ.get("LANG") or (
-        locale.getlocale()[0] or "")
+    name = (
+        os.environ.get("EMOTION_LANG")
+        or os.environ.get("LC_ALL")
+        or os.environ.get("LANG")
+        or (locale.getlocale()[0] or "")
+    )
     return "zh" if name.lower().startswith(("zh", "chinese")) else "en"
 
 
@@ -37,7 +41,13 @@ def progress_line(title: str, *, show: bool) -> Iterator[Callable[[Any], None]]:
     if not show or not err.is_terminal:
         yield lambda progress: None
         return
-    with Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
-                  TimeElapsedColumn(), console=err, transient=True) as bar:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+    ) as bar:
         task = bar.add_task(title, total=1.0)
         yield lambda p: bar.update(task, description=f"{title} · {p.step}", completed=p.fraction)

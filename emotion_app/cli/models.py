@@ -24,26 +24,47 @@ def models_list(as_json: Annotated[bool, typer.Option("--json")] = False) -> Non
     settings = read_settings()
     rows = [(m, model_path(m.name, settings)) for m in known_models()]
     if as_json:
-        sys.stdout.write(json.dumps([{"name": m.name, "hub": m.modelscope, "licence": m.licence,
-                                      "path": str(p) if p else None} for m, p in rows], ensure_ascii=False) + "\n")
+        sys.stdout.write(
+            json.dumps(
+                [
+                    {"name": m.name, "hub": m.modelscope, "licence": m.licence, "path": str(p) if p else None}
+                    for m, p in rows
+                ],
+                ensure_ascii=False,
+            )
+            + "\n"
+        )
         return
     table = Table("name", "hub id", "licence", "files", box=None, padding=(0, 2))
     for model, path in rows:
-        table.add_row(model.name, model.modelscope or "-", model.licence, f"[green]{path}[/green]" if path else
-                      f"[dim]not here: emotion-app models get {model.name}[/dim]")
+        table.add_row(
+            model.name,
+            model.modelscope or "-",
+            model.licence,
+            f"[green]{path}[/green]" if path else f"[dim]not here: emotion-app models get {model.name}[/dim]",
+        )
     out.print(table)
 
 
 @models_app.command("get")
-def models_get(name: str, hub: Annotated[str | None, typer.Option(help="modelscope or huggingface first.")] = None) -> None:
+def models_get(
+    name: str, hub: Annotated[str | None, typer.Option(help="modelscope or huggingface first.")] = None
+) -> None:
     """Download a model's files (resumes where it stopped) and convert them."""
     from emotion_app.models.loader import fetch
 
     settings = read_settings(hub=hub)
-    with Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>5.1f}%"),
-                  TimeElapsedColumn(), console=err) as bar:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>5.1f}%"),
+        TimeElapsedColumn(),
+        console=err,
+    ) as bar:
         task = bar.add_task(name, total=1.0)
-        path = fetch(name, settings, lambda part, what: bar.update(task, description=f"{name} · {what}", completed=part))
+        path = fetch(
+            name, settings, lambda part, what: bar.update(task, description=f"{name} · {what}", completed=part)
+        )
     out.print(path, soft_wrap=True)
 
 
