@@ -128,7 +128,7 @@ class Analyzer:
             tell(Progress("load", 1.0, loaded.load_s, loaded.engine.info.name))
         answer = self._infer(waveform, loaded, options.embedding == "frame", deadline_s, tell, cancel)
         tell(Progress("infer", 1.0, answer.infer_s, str(answer.output.n_frames)))
-        timing = Timing(decode_s, loaded.load_s, answer.queue_s, answer.infer_s)
+        timing = Timing(decode_s, loaded.load_s, answer.queue_s, answer.infer_s, answer.batch_size)
         return self.assemble(waveform, answer.output, options, loaded, timing)
 
     def assemble(

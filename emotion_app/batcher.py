@@ -145,7 +145,7 @@ class Batcher:
             return Load(waiting, self._audio_waiting(), len(self._running), self._late, self._rejected, self._replaced)
 
     def check(self) -> None:
-        """Replace a worker that died or hangs, tell late requests; whoever waits for an answer calls this now and then."""
+        """Replace a worker that died or hangs, tell late requests; whoever waits for an answer calls this at times."""
         with self._wake:
             if not self._closed and (self._running or any(self._lanes.values())):
                 self._ensure_worker()

@@ -238,6 +238,7 @@ class Timing:
     load_s: float = 0.0
     queue_s: float = 0.0
     infer_s: float = 0.0
+    batch_size: int = 1  # clips that were computed together with this one
 
     @property
     def total_s(self) -> float:
