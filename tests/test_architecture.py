@@ -25,7 +25,7 @@ FENCED = {  # package -> where it may be imported
 }
 LAYERS = [
     {"labels", "types", "errors", "notes", "settings"},
-    {"audio", "models", "timeline", "vad", "store", "exports", "charts", "similarity", "metrics"},
+    {"audio", "models", "timeline", "vad", "store", "exports", "charts", "similarity", "metrics", "logs", "baseline", "evaluation"},
     {"engine", "batcher", "cache", "pool", "diarize", "adapt"},
     {"analyzer", "streaming"},
     {"cli", "doctor", "distributed", "web", "testing"},
