@@ -10,14 +10,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import numpy as np
 
 from emotion_app import audio
 from emotion_app.engine import Engine
 from emotion_app.errors import EmotionError
-from emotion_app.models.loader import known_models, load_model, model_path
+from emotion_app.models.loader import inspect, known_models, load_model, resolve
 from emotion_app.settings import Settings
 from emotion_app.timeline import build
 from emotion_app.types import SAMPLE_RATE, Floats, ModelInfo, Waveform
@@ -53,6 +52,7 @@ FORMATS = (  # container, encoder, file ending, sampling rate
 )
 # emotion2vec issue 88: scores of the hub's example/test.wav by emotion2vec_plus_large, in the order of labels.EMOTIONS.
 PUBLISHED = (0.003793, 0.000550, 0.000867, 0.121792, 0.000224, 0.000007, 0.868382, 0.004384, 0.0000002)
+EXAMPLE = "example/test.wav"
 PUBLISHED_WITHIN = 1e-3
 PARITY_WITHIN = 1e-5  # fp32 against FunASR; bf16 and fp16 are only reported
 
@@ -127,19 +127,32 @@ def _formats(settings: Settings) -> Iterator[Check]:
 
 
 def _model_files(settings: Settings) -> Iterator[Check]:
-    for known in known_models():
-        path = model_path(known.name, settings)
-        yield Check(f"files of {known.name}", str(path) if path else f"not here (emotion-app models get {known.name})")
+    for name in _names(settings):
+        stored = inspect(name, settings)
+        if stored.choice.family == "lite":
+            continue
+        if stored.weights is None:
+            yield Check(f"files of {name}", f"not here (emotion-app models get {name})")
+            continue
+        yield Check(f"files of {name}", f"{stored.weights}, {stored.weights_mb:,.0f} MB", True)
+        if stored.checkpoint is not None:
+            record = stored.checkpoint.record
+            yield Check(f"hash of {name}", f"sha256 {record.sha256}, revision {record.revision or '-'}")
+        for line in stored.checks:
+            yield Check(f"precision of {name}", line)
+
+
+def _names(settings: Settings) -> list[str]:
+    names = [known.name for known in known_models()]
+    return names if settings.model in ("auto", *names) else [*names, settings.model]
 
 
 def _models(settings: Settings) -> Iterator[Check]:
     """Run the embedded model, and every other model whose files are here."""
-    names = [k.name for k in known_models() if model_path(k.name, settings)]
-    if settings.model not in ("auto", *names):
-        names.append(settings.model)
-    for name in names:
+    for name in _names(settings):
         try:
-            yield from _one_model(name, settings)
+            if resolve(name, settings).ready:
+                yield from _one_model(name, settings)
         except EmotionError as error:
             yield Check(f"run {name}", error.text("en"), False)
 
@@ -155,29 +168,18 @@ def _one_model(name: str, settings: Settings) -> Iterator[Check]:
     yield Check(
         f"run {name}", f"{describe_model(model.info)}; loaded in {load_s:.2f} s, {what} in {took_s:.2f} s", True
     )
-    record = getattr(model, "self_check", None)
-    if record is not None:
-        yield Check(f"precision of {name}", str(record))
     if model.info.family != "emotion2vec":
         return
-    path = model_path(name, settings) or Path(name)
-    reference = load_model(
-        str(path), settings.model_copy(update={"engine": "funasr", "precision": "fp32", "device": "cpu"}), None
-    )
+    as_reference = {"engine": "funasr", "precision": "fp32", "device": "cpu"}
+    reference = load_model(name, settings.model_copy(update=as_reference), None)
     gap = float(np.abs(_scores(Engine(reference), clip) - scores).max())
-    exact = model.info.precision == "fp32"
-    yield Check(
-        f"{name}: torch against FunASR",
-        f"largest score difference {gap:.2e} ({model.info.precision})",
-        gap <= PARITY_WITHIN if exact else None,
-    )
-    if name == "emotion2vec_plus_large" and what == "example/test.wav":
+    within = gap <= PARITY_WITHIN if model.info.precision == "fp32" else None
+    detail = f"largest score difference {gap:.2e} ({model.info.precision})"
+    yield Check(f"{name}: torch against FunASR", detail, within)
+    if name == "emotion2vec_plus_large" and what == EXAMPLE:
         gap = float(np.abs(scores - np.array(PUBLISHED)).max())
-        yield Check(
-            "against the published scores",
-            f"largest difference {gap:.2e} (emotion2vec issue 88)",
-            gap <= PUBLISHED_WITHIN,
-        )
+        detail = f"largest difference {gap:.2e} (emotion2vec issue 88)"
+        yield Check("against the published scores", detail, gap <= PUBLISHED_WITHIN)
 
 
 def describe_model(info: ModelInfo) -> str:
@@ -188,10 +190,9 @@ def describe_model(info: ModelInfo) -> str:
 
 def _clip(name: str, settings: Settings) -> tuple[Waveform, str]:
     """The hub's own example when it is there, else a made sound."""
-    path = model_path(name, settings)
-    example = path / "example" / "test.wav" if path is not None and path.is_dir() else None
-    if example is not None and example.is_file():
-        return audio.load(example, limits=settings.limits), "example/test.wav"
+    directory = resolve(name, settings).directory
+    if directory is not None and (directory / EXAMPLE).is_file():
+        return audio.load(directory / EXAMPLE, limits=settings.limits), EXAMPLE
     return audio.load((SAMPLE_RATE, _tone(SAMPLE_RATE, 3.0)), limits=settings.limits, name="tone"), "a 3 s tone"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -18,7 +18,8 @@ from emotion_app.types import Result
 
 # Latency buckets: from one embedded-model window (5 ms) to a long clip of the large model on a CPU (2 min).
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-FACTORS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)  # seconds of work per second of audio
+# Seconds of work per second of audio.
+FACTORS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 BATCHES = (1, 2, 4, 8, 16, 32)
 STATES = ("not_loaded", "downloading", "loading", "ready", "failed")
 
@@ -65,6 +66,7 @@ class Metrics:
     """Counters and histograms that the doors feed; gauges are read from the parts at each scrape."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # no dashboard uses the _created series
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
@@ -74,13 +76,21 @@ class Metrics:
             "emotion_request_seconds", "Seconds of a clip by step.", ["door", "step"], buckets=SECONDS, registry=r
         )
         self._factor = Histogram(
-            "emotion_realtime_factor", "Seconds of inference per second of audio.", ["model"], buckets=FACTORS, registry=r
+            "emotion_realtime_factor",
+            "Seconds of inference per second of audio.",
+            ["model"],
+            buckets=FACTORS,
+            registry=r,
         )
         self._batch = Histogram("emotion_batch_size", "Clips computed together.", buckets=BATCHES, registry=r)
         self._audio = Counter("emotion_audio_seconds", "Seconds of audio analyzed.", ["door"], registry=r)
         self._results = Counter("emotion_results", "Answers by emotion.", ["door", "emotion"], registry=r)
         self._latency = Histogram(
-            "emotion_event_seconds", "End of a live window at the server to its event.", ["type"], buckets=SECONDS, registry=r
+            "emotion_event_seconds",
+            "End of a live window at the server to its event.",
+            ["type"],
+            buckets=SECONDS,
+            registry=r,
         )
         for key in KEYS:  # every class is there from the start, so that rates begin at 0
             for door in ("page", "rest", "stream"):

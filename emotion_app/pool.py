@@ -12,7 +12,7 @@ from typing import Literal
 
 from emotion_app.engine import Engine
 from emotion_app.errors import EmotionError
-from emotion_app.models.loader import load_model, resolve
+from emotion_app.models.loader import Choice, load_model, resolve
 from emotion_app.notes import Note
 from emotion_app.settings import Settings
 from emotion_app.types import ModelInfo
@@ -20,6 +20,7 @@ from emotion_app.types import ModelInfo
 log = logging.getLogger(__name__)
 
 State = Literal["not_loaded", "downloading", "loading", "ready", "failed"]
+DOWNLOAD_SHARE = 0.9  # of the progress of a load that begins with a download; the rest is converting and loading
 MAX_LOADED = 2  # models kept in memory, e.g. large and embedded; the least recently used goes first
 
 
@@ -33,6 +34,7 @@ class ModelStatus:
         info: the model, once it is ready.
         note: why another model answers than Emotion2Vec+ Large, if so.
         error: why it failed, if it did.
+        detail: what is happening, in one line.
     """
 
     state: State
@@ -40,6 +42,7 @@ class ModelStatus:
     info: ModelInfo | None = None
     note: Note | None = None
     error: EmotionError | None = None
+    detail: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +86,7 @@ class ModelPool:
         """
         settings = self._settings if precision is None else self._settings.model_copy(update={"precision": precision})
         choice = resolve(name or settings.model, settings)
-        key = (choice.name, settings.precision)
+        key = _key(choice, settings.precision)
         with self._lock:
             gate = self._loading.setdefault(key, threading.Lock())
         began = time.monotonic()
@@ -91,7 +94,7 @@ class ModelPool:
             engine = self._engines.get(key)
             load_s = 0.0
             if engine is None:
-                engine = self._load(key, choice.name, settings, progress)
+                engine = self._load(key, choice, name or settings.model, settings, progress)
                 load_s = time.monotonic() - began
         with self._lock:
             self._engines[key] = engine
@@ -109,7 +112,7 @@ class ModelPool:
         except EmotionError as error:
             return ModelStatus("failed", error=error)
         with self._lock:
-            found = self._status.get((choice.name, self._settings.precision), ModelStatus("not_loaded"))
+            found = self._status.get(_key(choice, self._settings.precision), ModelStatus("not_loaded"))
         return replace(found, note=choice.reason)
 
     def loaded(self) -> tuple[ModelInfo, ...]:
@@ -123,13 +126,20 @@ class ModelPool:
             return sum(engine.oom_steps for engine in self._engines.values())
 
     def _load(
-        self, key: tuple[str, str], name: str, settings: Settings, progress: Callable[[float, str], None] | None
+        self,
+        key: tuple[str, str],
+        choice: Choice,
+        name: str,
+        settings: Settings,
+        progress: Callable[[float, str], None] | None,
     ) -> Engine:
-        def report(fraction: float, what: str) -> None:
-            self._set(key, ModelStatus("downloading" if what == "download" else "loading", 100 * fraction))
+        def report(fraction: float, line: str) -> None:
+            fetching = not choice.ready and fraction < DOWNLOAD_SHARE
+            self._set(key, ModelStatus("downloading" if fetching else "loading", 100 * fraction, detail=line))
             if progress is not None:
-                progress(fraction, what)
+                progress(fraction, "download" if fetching else "load")
 
+        name = choice.name if choice.reason is not None else name
         self._set(key, ModelStatus("loading"))
         try:
             model = load_model(name, settings, report)
@@ -145,3 +155,9 @@ class ModelPool:
     def _set(self, key: tuple[str, str], status: ModelStatus) -> None:
         with self._lock:
             self._status[key] = status
+
+
+def _key(choice: Choice, precision: str) -> tuple[str, str]:
+    """Two directories may have one name; a model from a hub keeps its key while its files arrive."""
+    from_hub = choice.repos or choice.directory is None
+    return choice.name if from_hub else str(choice.directory), precision
