@@ -1,0 +1,69 @@
+"""``/metrics``, ``/healthz`` and ``/readyz``: what operators and their tools look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import JSONResponse, Response
+
+from emotion_app.analyzer import Analyzer
+from emotion_app.metrics import STATES, Metrics, Reading, gpu_readings
+
+
+def make_router(analyzer: Analyzer, metrics: Metrics) -> APIRouter:
+    """Routes for probes and scrapes; the readings of queue, cache, models and GPUs are registered here.
+
+    ``/healthz`` answers as long as the process does. ``/readyz`` is 200 when the configured model is ready or can be
+    loaded at the first request, and 503 with the reason when it failed.
+    """
+    router = APIRouter()
+    metrics.watch(lambda: readings(analyzer))
+    metrics.watch(gpu_readings)
+
+    @router.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.get("/readyz")
+    def readyz() -> JSONResponse:
+        status = analyzer.status()
+        body = {
+            "ready": status.state != "failed",
+            "model": status.info.name if status.info else analyzer.settings.model,
+            "state": status.state,
+            "percent": round(status.percent, 1),
+            "note": status.note.text("en") if status.note else None,
+            "error": {"code": status.error.code, "en": status.error.text("en"), "zh": status.error.text("zh")}
+            if status.error
+            else None,
+        }
+        return JSONResponse(body, status_code=503 if status.state == "failed" else 200)
+
+    @router.get("/metrics")
+    def scrape() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def readings(analyzer: Analyzer) -> Iterable[Reading]:
+    """Queue, cache and models as they are now."""
+    load = analyzer.load()
+    state = analyzer.status().state
+    return (
+        Reading("emotion_queue_requests", "Clips waiting for the model.", load.requests),
+        Reading("emotion_queue_audio_seconds", "Seconds of audio waiting.", load.audio_s),
+        Reading("emotion_queue_running", "Clips being computed.", load.running),
+        Reading("emotion_late", "Requests dropped because their deadline passed.", load.late, counter=True),
+        Reading("emotion_rejected", "Requests refused because the queue was full.", load.rejected, counter=True),
+        Reading("emotion_workers_replaced", "Model threads replaced.", load.workers_replaced, counter=True),
+        Reading("emotion_oom", "Times that memory ran out.", analyzer.pool.oom_steps(), counter=True),
+        Reading("emotion_cache_hits", "Answers from the cache.", analyzer.cache.hits, counter=True),
+        Reading("emotion_cache_misses", "Answers not in the cache.", analyzer.cache.misses, counter=True),
+        Reading("emotion_model_state", "1 for the state of the configured model.",
+                {name: float(name == state) for name in STATES}, label="state"),
+        Reading("emotion_model_loaded", "1 for each model in memory.",
+                {f"{m.name} {m.precision}": 1.0 for m in analyzer.pool.loaded()}, label="model"),
+    )  # fmt: skip
