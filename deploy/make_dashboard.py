@@ -95,7 +95,8 @@ PANELS: list[tuple[str, str, str, list[tuple[str, str]]]] = [  # title, kind, un
         "short",
         [
             (
-                "rate(emotion_batch_size_sum[$__rate_interval]) / (rate(emotion_batch_size_count[$__rate_interval]) > 0)",
+                "rate(emotion_batch_size_sum[$__rate_interval])"
+                " / (rate(emotion_batch_size_count[$__rate_interval]) > 0)",
                 "clips",
             )
         ],
