@@ -18,14 +18,15 @@ from emotion_app.types import SAMPLE_RATE, Floats, Prediction, Result, Timeline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 Doubles = NDArray[np.float64]
 
 CJK_FONTS = (
     "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "Noto Sans CJK JP", "PingFang SC",
     "Hiragino Sans GB", "STHeiti", "Heiti SC", "Heiti TC", "Microsoft YaHei", "SimHei", "DengXian",
-    "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "AR PL UMing CN", "AR PL UKai CN", "Arial Unicode MS",
-    "SimSun",
+    "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "AR PL UMing CN", "AR PL UKai CN",
+    "Arial Unicode MS", "SimSun",
 )  # the system's, in order of liking; none is shipped
 LATIN_FONT = "DejaVu Sans"  # comes with matplotlib
 INK, SOFT, LINE, CARD, WAVE = "#1c1d1f", "#6b6f76", "#e7e7e3", "#ffffff", "#b9bdc6"
@@ -96,7 +97,7 @@ def result_charts(result: Result, lang: Lang = "en") -> dict[str, bytes]:
 class _Sheet:
     """A white card measured in CSS px from its upper left corner."""
 
-    figure: Any
+    canvas: FigureCanvasAgg
     axes: Axes
     lang: Lang
     fonts: tuple[str, ...]
@@ -106,6 +107,7 @@ class _Sheet:
 
     @classmethod
     def make(cls, width: float, height: float, lang: Lang) -> _Sheet:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         cjk = _cjk_font()
@@ -115,8 +117,9 @@ class _Sheet:
         axes.axis("off")
         axes.set_zorder(5)  # words stand on the panels, not under them
         fonts = (cjk, LATIN_FONT) if cjk else (LATIN_FONT,)
+        canvas = FigureCanvasAgg(figure)
         letters = frozenset[int]().union(*(_letters(font) for font in fonts))
-        return cls(figure, axes, "zh" if lang == "zh" and cjk else "en", fonts, letters, width, height)
+        return cls(canvas, axes, "zh" if lang == "zh" and cjk else "en", fonts, letters, width, height)
 
     @property
     def words(self) -> dict[str, str]:
@@ -130,7 +133,7 @@ class _Sheet:
             x, y, _drawable(text, self.letters), fontsize=size * 0.72, color=colour, va="center_baseline",
             ha="right" if right else "center" if centre else "left", parse_math=False, **style,
         )
-        return float(drawn.get_window_extent().x1) / 2
+        return float(drawn.get_window_extent(self.canvas.get_renderer()).x1) / 2  # the canvas keeps its renderer
 
     def bar(self, x: float, y: float, width: float, height: float, colour: str) -> None:
         """A bar with round ends."""
@@ -151,7 +154,7 @@ class _Sheet:
 
     def panel(self, x: float, y: float, width: float, height: float, duration_s: float) -> Axes:
         """An inner axis over time, without frame or ticks."""
-        axes: Axes = self.figure.add_axes((x / self.width, 1 - (y + height) / self.height, width / self.width,
+        axes: Axes = self.canvas.figure.add_axes((x / self.width, 1 - (y + height) / self.height, width / self.width,
                                            height / self.height))
         axes.set(xlim=(0, duration_s), xticks=[], yticks=[], facecolor="none")
         for spine in axes.spines.values():
@@ -159,10 +162,8 @@ class _Sheet:
         return axes
 
     def png(self) -> bytes:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
         target = io.BytesIO()
-        FigureCanvasAgg(self.figure).print_png(target)
+        self.canvas.print_png(target)
         return target.getvalue()
 
 
