@@ -98,6 +98,51 @@ PROBLEMS: dict[str, Problem] = {
         "{host} 的端口 {port} 已被占用。换一个：PORT={other} ./run.sh",
     ),
     "BAD_SETTING": Problem(500, 78, "Setting not understood: {reason}", "设置无法识别：{reason}"),
+    # speaker baselines
+    "BAD_NAME": Problem(
+        422,
+        64,
+        "{name} cannot be a name: letters, digits, spaces, - and _ in it, at most 40, and not one of {taken}",
+        "{name} 不能用作名称：只能含文字、数字、空格、- 和 _，至多 40 个字符，且不能是 {taken}",
+    ),
+    "NO_BASELINE": Problem(
+        404, 66, "No baseline named {name}. There are: {known}", "没有名为 {name} 的基线。现有：{known}"
+    ),
+    "BASELINE_EXISTS": Problem(
+        409, 73, "There is a baseline named {name} already; delete it first", "已有名为 {name} 的基线；请先删除它"
+    ),
+    "BASELINE_BROKEN": Problem(
+        500, 65, "The baseline {name} cannot be read: {reason}", "无法读取基线 {name}：{reason}"
+    ),
+    "BASELINE_OTHER_MODEL": Problem(
+        409,
+        65,
+        "The baseline {name} was made with {made_with}, not with {model}: calibrate again with this model",
+        "基线 {name} 是用 {made_with} 生成的，而不是 {model}：请用当前模型重新校准",
+    ),
+    "BASELINE_NO_RULE": Problem(
+        409,
+        69,
+        "{model} has no numbers for baselines yet. Make them from labelled speech: "
+        "emotion-app baseline fit MANIFEST --model {model}",
+        "{model} 尚无基线所需的参数。请用带标注的语音生成：emotion-app baseline fit MANIFEST --model {model}",
+    ),
+    "BASELINE_EMPTY": Problem(
+        422,
+        65,
+        "No baseline can be made: none of {given} clips holds speech that can be used",
+        "无法生成基线：{given} 段音频中没有可用的语音",
+    ),
+    # lists of clips
+    "BAD_MANIFEST": Problem(
+        422, 65, "{name} cannot be used as a list of clips: {reason}", "{name} 不能用作音频列表：{reason}"
+    ),
+    "OUT_IN_USE": Problem(
+        409,
+        73,
+        "{path} already holds the results of a batch: go on with --resume, or choose another folder",
+        "{path} 中已有批处理结果：用 --resume 继续，或换一个文件夹",
+    ),
     # load
     "BUSY": Problem(
         503,

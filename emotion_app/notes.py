@@ -77,6 +77,17 @@ _TEXTS: dict[str, tuple[Severity, str, str]] = {
     "oom": ("warning", "Memory ran out: {step}", "内存不足：{step_zh}"),
     "charts_skipped": ("warning", "No charts in this folder: {reason}", "本文件夹没有图表：{reason}"),
     "low_margin": ("info", "Two emotions are close: {first} and {second}", "两种情感接近：{first_zh} 和 {second_zh}"),
+    "baseline_used": (
+        "info",
+        "Shown are the scores adjusted to the speaker's baseline {name} ({count} clips, taken as {share:.0%} neutral); "
+        "the plain scores are kept beside them",
+        "显示的是按说话人基线 {name}（{count} 段，假定中性占 {share:.0%}）调整后的得分；未调整的得分一并保留",
+    ),
+    "baseline_short": (
+        "warning",
+        "The baseline {name} has {count} clips; at least {min_clips} are needed, so the plain scores are shown",
+        "基线 {name} 只有 {count} 段；至少需要 {min_clips} 段，因此显示未调整的得分",
+    ),
     "not_saved": ("info", "Nothing was saved for this result", "此结果未保存"),
 }
 

@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     hub_connect_s: float = Field(3.0, gt=0, description="Seconds to wait for a hub to answer at all.")
     preload: bool = Field(False, description="Load the model at start instead of at the first request.")
     models_dir: Path = Field(Path("~/.cache/emotion-app").expanduser(), description="Converted weights and downloads.")
+    baselines_dir: Path = Field(
+        Path("~/.local/share/emotion-app/baselines").expanduser(), description="Named speaker baselines."
+    )
     outputs_dir: Path = Path("outputs")
     window_s: float = Field(1.0, gt=0, le=30, description="Smoothing of the timeline.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_app.labels import EMOTIONS, N_EMOTIONS, Emotion
+from emotion_app.labels import EMOTIONS, INDEX, N_EMOTIONS, Emotion
 from emotion_app.notes import Note
 
 SAMPLE_RATE = 16_000  # Hz, of every Waveform
@@ -24,6 +24,7 @@ MIN_SAMPLES = 400  # receptive field of one frame: fewer samples give no frame a
 SHORT_S = 1.0  # below: the answer is unreliable (note too_short)
 LONG_S = 30.0  # above: not one utterance any more (note long)
 MIXED_MARGIN = 0.15  # top two scores closer than this: the answer is called mixed
+_TIE = 1e-5  # relative distance from a tie: survives float32 and the digits of result.json
 EXCLUDED_LOGIT = -1e9  # logit of a class that a checkpoint leaves out: its softmax is exactly 0, sums stay finite
 
 Granularity = Literal["utterance", "frame"]
@@ -230,6 +231,84 @@ class ModelInfo:
         return self.family == "lite"
 
 
+@dataclass(frozen=True, eq=False)
+class BaselineRule:
+    """How a clip is judged against earlier clips of the same speaker and microphone; the numbers belong to a model.
+
+    ``out = L - w (R - share * d) - (1 - w) g + b`` with ``w = n / (n + n0)``: L are the clip's pooled reference
+    logits, R their mean over the n <= cap newest earlier clips, ``share`` the part of neutral clips that those are
+    taken to have. ``unknown`` stays with the plain head: whether something is speech does not depend on the speaker.
+
+    Attributes:
+        g: (9,) mean reference logits of the training speakers.
+        d: (9,) neutral minus the class-balanced mean, of the training speakers.
+        b: (9,) bias of the reference head.
+        n0: clips that the training mean counts for.
+        cap: n never counts for more.
+        min_clips: below this the plain scores are shown.
+        enrolment_share: ``share`` for ordinary sentences said on request.
+        mixed_share: ``share`` when nothing is known of the earlier clips.
+        source: where the numbers come from, e.g. ``lite 1.0`` or the manifest they were fitted on.
+    """
+
+    g: Floats
+    d: Floats
+    b: Floats
+    n0: float = 5.0
+    cap: int = 10
+    min_clips: int = 3
+    enrolment_share: float = 0.85
+    mixed_share: float = 0.4
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("g", "d", "b"):
+            if getattr(self, name).shape != (N_EMOTIONS,):
+                raise ValueError(f"{name} wants ({N_EMOTIONS},), got {getattr(self, name).shape}")
+
+    def shift(self, earlier: Floats, count: int, share: float) -> NDArray[np.float64]:
+        """(9,) what is added to the reference logits of every frame of a clip; arguments as in ``scores``."""
+        n = min(count, self.cap)
+        weight = n / (n + self.n0)
+        return (-weight * (np.asarray(earlier, np.float64) - share * self.d) - (1 - weight) * self.g + self.b).astype(
+            np.float64
+        )
+
+    def scores(
+        self, plain: Floats, reference: Floats, earlier: Floats, count: int, share: float
+    ) -> NDArray[np.float64]:
+        """(9,) scores that sum to 1: the plain head says first how sure ``unknown`` is, the rule shares out the rest.
+
+        The label is ``unknown`` exactly when the plain head's is: where the two heads are not equally sure,
+        ``unknown`` is moved by as little as that needs.
+
+        Args:
+            plain: (9,) mean frame logits of the clip.
+            reference: (9,) mean frame reference logits of the clip.
+            earlier: (9,) mean of the same over the earlier clips.
+            count: how many earlier clips there are.
+            share: assumed share of neutral among them, 0 (as many of each emotion) to 1.
+        """
+        unknown, known = INDEX["unknown"], np.arange(N_EMOTIONS) != INDEX["unknown"]
+        before = _softmax(np.asarray(plain, np.float64))
+        out = np.where(
+            np.asarray(plain) < EXCLUDED_LOGIT / 2, EXCLUDED_LOGIT, reference + self.shift(earlier, count, share)
+        )
+        scores = np.zeros(N_EMOTIONS)
+        scores[known] = _softmax(out[known])
+        tie = scores.max() / (1 + scores.max())  # share of unknown at which it is as likely as the best emotion
+        first = int(np.argmax(before)) == unknown
+        share_unknown = max(before[unknown], tie * (1 + _TIE)) if first else min(before[unknown], tie * (1 - _TIE))
+        scores[known] *= 1 - share_unknown
+        scores[unknown] = share_unknown
+        return scores / scores.sum()
+
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    e = np.exp(logits - logits.max())
+    return e / e.sum()
+
+
 @dataclass(frozen=True)
 class Timing:
     """Seconds spent in each step, on a monotonic clock; ``queue_s`` is waiting for the model thread."""
@@ -244,6 +323,27 @@ class Timing:
     def total_s(self) -> float:
         """Sum of all steps."""
         return self.decode_s + self.load_s + self.queue_s + self.infer_s
+
+
+@dataclass(frozen=True, eq=False)
+class Adjusted:
+    """The same answer judged against a speaker's baseline; the attributes are those of ``Result``, by the same names.
+
+    Attributes:
+        prediction: the utterance.
+        baseline: name of the baseline.
+        count: clips in it.
+        neutral_share: share of neutral that those were taken to have.
+        frames, timeline, segments: as in ``Result``.
+    """
+
+    prediction: Prediction
+    baseline: str
+    count: int
+    neutral_share: float
+    frames: Timeline | None = None
+    timeline: Timeline | None = None
+    segments: tuple[Segment, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,6 +363,7 @@ class Result:
         timing: seconds by step.
         notes: everything that a reader must know, in the order found.
         created: local time with its offset.
+        adjusted: the answer by a speaker's baseline, when one was asked for and could be used: then this is shown.
     """
 
     prediction: Prediction
@@ -277,3 +378,14 @@ class Result:
     embedding: Floats | None = None
     frame_embeddings: Floats | None = None
     notes: tuple[Note, ...] = ()
+    adjusted: Adjusted | None = None
+
+    @property
+    def shown(self) -> Literal["plain", "adjusted"]:
+        """Which scores are to be shown."""
+        return "plain" if self.adjusted is None else "adjusted"
+
+    @property
+    def view(self) -> Result | Adjusted:
+        """What is to be shown: ``.prediction``, ``.frames``, ``.timeline`` and ``.segments`` of it."""
+        return self.adjusted or self

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from emotion_app.types import Floats, ModelInfo
+from emotion_app.types import BaselineRule, Floats, ModelInfo
 
 
 class FrameArrays(NamedTuple):
@@ -34,7 +34,10 @@ class WindowPlan:
 
 
 class FrameModel(Protocol):
-    """What the engine needs of a model; it is only ever called from one thread."""
+    """What the engine needs of a model; it is only ever called from one thread.
+
+    A model that knows the numbers for speaker baselines has a ``baseline_rule`` too: read it with ``rule_of``.
+    """
 
     info: ModelInfo
     plan: WindowPlan
@@ -50,3 +53,9 @@ class FrameModel(Protocol):
     def batch_limit(self, n_samples: int) -> int:
         """How many clips of about ``n_samples`` to compute together because that is faster on this device; >= 1."""
         ...
+
+
+def rule_of(model: FrameModel) -> BaselineRule | None:
+    """The model's own rule for speaker baselines, or None: then one may have been fitted (``baseline_files``)."""
+    rule: BaselineRule | None = getattr(model, "baseline_rule", None)
+    return rule
