@@ -75,7 +75,7 @@ def sweep(root: Path) -> int:
     removed = 0
     try:
         entries = list(os.scandir(root))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
     for entry in entries:
         if entry.name.startswith(ASIDE) and entry.is_dir(follow_symlinks=False) and _abandoned(entry):

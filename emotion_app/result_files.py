@@ -39,7 +39,9 @@ def read_wav(path: Path) -> Floats:
     with wave.open(str(path), "rb") as sound:
         if (sound.getframerate(), sound.getnchannels(), sound.getsampwidth()) != (SAMPLE_RATE, 1, 2):
             raise ValueError(f"{path.name} is not 16 kHz mono 16-bit")
-        return (np.frombuffer(sound.readframes(sound.getnframes()), "<i2") / 32768).astype(np.float32)
+        samples = np.frombuffer(sound.readframes(sound.getnframes()), "<i2").astype(np.float32)
+    samples /= 32768
+    return samples
 
 
 def npy_pieces(array: Floats) -> Iterator[bytes]:

@@ -125,11 +125,14 @@ class Store:
         return SavedResult(path.name, path, tuple(path / name for name in FILES if name in files))
 
     def list(self, limit: int | None = None, offset: int = 0) -> tuple[Summary, ...]:
-        """The results, newest first.
+        """The results, newest first. A damaged one is listed too, as not readable.
 
         Args:
             limit: how many at the most; None for all.
             offset: how many to pass over.
+
+        Raises:
+            StoreError: BAD_RESULT when the root itself may not be read.
         """
         names = self._names()[::-1]
         return tuple(self._summary(name) for name in names[offset:None if limit is None else offset + limit])
@@ -213,8 +216,15 @@ class Store:
             raise self._failure(error) from error
 
     def sweep(self) -> int:
-        """Remove what killed processes left; to be called at start. Returns how many leftovers went."""
-        return folders.sweep(self.root)
+        """Remove what killed processes left; to be called at start. Returns how many leftovers went.
+
+        Raises:
+            StoreError: BAD_RESULT when the root may not be read.
+        """
+        try:
+            return folders.sweep(self.root)
+        except OSError as error:
+            raise StoreError("BAD_RESULT", name=self.root.name, reason=error.strerror) from error
 
     def usage(self) -> Usage:
         """Number and size of the results, and the free space of their disk."""
@@ -246,16 +256,21 @@ class Store:
             due = self._saves % TRIM_EVERY == 0
             self._saves += 1
         if due:
-            self.trim()
+            with contextlib.suppress(StoreError):  # the result is saved; whoever lists them will hear of it
+                self.trim()
 
     def _names(self) -> tuple[str, ...]:
         """Names of all results, oldest first."""
         found = []
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        try:
             for path in self.root.iterdir():
                 match = _NAME.fullmatch(path.name)
                 if match and folders.is_folder(path):
                     found.append((match[1], int(match[2] or 1), path.name))
+        except (FileNotFoundError, NotADirectoryError):  # before the first save
+            return ()
+        except OSError as error:
+            raise StoreError("BAD_RESULT", name=self.root.name, reason=error.strerror) from error
         return tuple(name for _, _, name in sorted(found))
 
     def _folder(self, name: str) -> Path:
@@ -281,9 +296,12 @@ class Store:
 
     def _free_bytes(self) -> int:
         at = self.root.absolute()
-        while not at.exists() and at != at.parent:
-            at = at.parent
-        return shutil.disk_usage(at).free
+        try:
+            while not at.exists() and at != at.parent:
+                at = at.parent
+            return shutil.disk_usage(at).free
+        except OSError as error:
+            raise StoreError("CANNOT_SAVE", reason=error.strerror) from error
 
     def _disk_full(self) -> StoreError:
         return StoreError("DISK_FULL", free_mb=self._free_bytes() / 1e6, path=str(self.root))

@@ -8,7 +8,9 @@ import io
 import json
 import os
 import re
+import resource
 import stat
+import subprocess
 import time
 import wave
 import zipfile
@@ -435,11 +437,49 @@ def test_a_root_that_cannot_be_a_folder(tmp_path: Path) -> None:
     assert caught.value.code == "CANNOT_SAVE" and store.list() == ()
 
 
+def test_a_disk_of_one_megabyte(tmp_path: Path) -> None:
+    """A real full disk, where this user may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("may not mount")
+    try:
+        store = Store(disk / "outputs", LIMITS)
+        small = store.save(make_result(1.0, frame=False))
+        with pytest.raises(StoreError) as caught:
+            store.save(make_result(60.0))
+        assert caught.value.code == "DISK_FULL" and caught.value.problem.http == 507
+        assert os.listdir(store.root) == [small.name]
+        store.save(make_result(1.0, frame=False))
+        with pytest.raises(StoreError), (disk / "a.zip").open("wb") as target:
+            [store.zip(small.name, target) for _ in range(1000)]
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_file_that_may_not_grow(store: Store) -> None:
+    """A real failure in the middle of a write: the limit on the size of a file."""
+    store.root.mkdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(StoreError, match="too large"):
+            store.save(make_result(10.0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(store.root) == []
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_root_that_may_not_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     with pytest.raises(StoreError, match="ermission"):
         Store(tmp_path, LIMITS).save(make_result(0.5))
+    tmp_path.chmod(0)
+    with pytest.raises(StoreError, match="ermission"):
+        Store(tmp_path, LIMITS).list()
+    tmp_path.chmod(stat.S_IRWXU)
 
 
 def test_an_interrupt_leaves_nothing(store: Store) -> None:
