@@ -1,0 +1,95 @@
+"""Emotion2Vec behind the FrameModel contract: FunASR's numbers, with the scores of every frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from emotion_app.models import FrameArrays, WindowPlan
+from emotion_app.models.config import NetworkConfig
+from emotion_app.models.network import Network
+from emotion_app.notes import Note
+from emotion_app.types import EXCLUDED_LOGIT, SAMPLE_RATE, Floats, ModelInfo
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PLAN = WindowPlan(whole_s=60.0, body_s=30.0, context_s=5.0)  # the error of windows is measured in docs/engine.md
+CPU_BATCH_S = 8.0  # on a CPU company helps clips of about 1 s only; longer ones fill the matrix units alone
+GPU_BATCH_S = 240.0
+
+
+class Emotion2vec:
+    """A checkpoint ready to answer.
+
+    Args:
+        config: shape of the network.
+        rows: for each row of the head, its emotion in ``labels.EMOTIONS`` or None (left out).
+        state: tensors by FunASR's names, without ``d2v_model.``.
+        info: what to say about this model; ``precision`` and ``device`` decide how it computes.
+        notes: what a reader of its results must know, e.g. that another precision was asked for.
+    """
+
+    plan = PLAN
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        rows: tuple[int | None, ...],
+        state: Mapping[str, Tensor],
+        info: ModelInfo,
+        notes: tuple[Note, ...] = (),
+    ) -> None:
+        self.info = info
+        self.notes = notes
+        self._device = torch.device(info.device)
+        self._normalize = config.normalize
+        here = {key: tensor.to(self._device, non_blocking=True) for key, tensor in state.items()}
+        self._network = Network(config, here, DTYPES[info.precision])
+        kept = [(row, index) for row, index in enumerate(rows) if index is not None]
+        self._head = (
+            here["proj.weight"][[row for row, _ in kept]].float(),
+            here["proj.bias"][[row for row, _ in kept]].float(),
+        )
+        self._places = [index for _, index in kept]
+
+    def prepare(self, samples: Floats) -> Floats:
+        """The whole waveform to mean 0 and variance 1, if the checkpoint was trained so; (n,) -> (n,)."""
+        if not self._normalize:
+            return samples
+        with torch.inference_mode():
+            wave = torch.from_numpy(np.ascontiguousarray(samples))
+            return F.layer_norm(wave, wave.shape).numpy()
+
+    def forward(self, waves: Sequence[Floats]) -> list[FrameArrays]:
+        """Frames of prepared waves of at least 400 samples; a clip's numbers do not depend on its company."""
+        with torch.inference_mode():
+            features = self._network([self._upload(wave) for wave in waves])
+            logits = [F.linear(x, *self._head) for x in features]
+            return [
+                FrameArrays(x.cpu().numpy(), self._arrange(y.cpu().numpy()))
+                for x, y in zip(features, logits, strict=True)
+            ]
+
+    def batch_limit(self, n_samples: int) -> int:
+        """Clips of about ``n_samples`` worth computing together on this device."""
+        budget_s = CPU_BATCH_S if self._device.type == "cpu" else GPU_BATCH_S
+        if self._device.type == "cpu" and n_samples > 2 * SAMPLE_RATE:
+            return 1
+        return max(1, int(budget_s * SAMPLE_RATE / max(1, n_samples)))
+
+    def _upload(self, wave: Floats) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
+        if self._device.type == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self._device, non_blocking=True)  # the copy runs beside the computation
+
+    def _arrange(self, logits: Floats) -> Floats:
+        """(T, classes of the checkpoint) -> (T, 9) in the order of ``labels.EMOTIONS``."""
+        if self._places == list(range(9)):
+            return logits
+        full = np.full((len(logits), 9), EXCLUDED_LOGIT, dtype=np.float32)
+        full[:, self._places] = logits
+        return full
