@@ -7,19 +7,24 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, get_args
 
 from emotion_app import audio, timeline
+from emotion_app.baseline import Baseline, adjusted
+from emotion_app.baseline_files import BaselineStore, read_rule
 from emotion_app.batcher import Answer, Batcher, Load
 from emotion_app.cache import FrameCache, cache_key
 from emotion_app.errors import BusyError, RequestError
+from emotion_app.models import rule_of
 from emotion_app.notes import Note
 from emotion_app.pool import Loaded, ModelPool, ModelStatus
 from emotion_app.settings import Settings
 from emotion_app.types import (
+    Adjusted,
+    BaselineRule,
     Embedding,
     FrameOutput,
     Granularity,
@@ -45,6 +50,7 @@ class Options:
         model: as in ``Settings.model``; None for the setting.
         precision: as in ``Settings.precision``; None for the setting.
         window_s: smoothing of the timeline; None for the setting.
+        baseline: of the speaker, by name or itself: adds ``Result.adjusted``; None for the plain scores alone.
     """
 
     granularity: Granularity = "utterance"
@@ -52,6 +58,7 @@ class Options:
     model: str | None = None
     precision: str | None = None
     window_s: float | None = None
+    baseline: str | Baseline | None = None
 
     def __post_init__(self) -> None:
         _check("granularity", self.granularity, get_args(Granularity))
@@ -72,6 +79,16 @@ class Progress:
     detail: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """A clip after the model: what ``assemble`` makes a Result of."""
+
+    waveform: Waveform
+    output: FrameOutput
+    loaded: Loaded
+    timing: Timing
+
+
 class Analyzer:
     """Holds what outlives one clip: models, queue, decoder processes, cache. Thread-safe.
 
@@ -84,6 +101,7 @@ class Analyzer:
         self.pool = ModelPool(settings)
         self.batcher = Batcher(settings.limits)
         self.cache = FrameCache(settings.limits.cache_mb)
+        self.baselines = BaselineStore(settings.baselines_dir)
         self._decoder = audio.Decoder(settings.limits)
 
     def analyze(
@@ -114,6 +132,28 @@ class Analyzer:
             AudioError, ModelError, BusyError, RequestError: see ``errors.PROBLEMS``.
         """
         options = options or Options()
+        if isinstance(options.baseline, str):  # opened once, before any work
+            options = replace(options, baseline=self.baselines.open(options.baseline))
+        heard = self.hear(
+            source, options, name=name, max_s=max_s, isolated=isolated, deadline_s=deadline_s, progress=progress,
+            cancel=cancel,
+        )  # fmt: skip
+        return self.assemble(heard.waveform, heard.output, options, heard.loaded, heard.timing)
+
+    def hear(
+        self,
+        source: Source,
+        options: Options | None = None,
+        *,
+        name: str | None = None,
+        max_s: float | None = None,
+        isolated: bool = False,
+        deadline_s: float | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Heard:
+        """Frames of one clip: ``analyze`` without its last step, for baselines and evaluations. Arguments as there."""
+        options = options or Options()
         tell = progress or _say_nothing
         began = time.monotonic()
         tell(Progress("decode", 0.0))
@@ -126,20 +166,22 @@ class Analyzer:
         )
         if loaded.load_s:
             tell(Progress("load", 1.0, loaded.load_s, loaded.engine.info.name))
+        self._baseline(options, loaded)  # what does not fit is said before the work
         answer = self._infer(waveform, loaded, options.embedding == "frame", deadline_s, tell, cancel)
         tell(Progress("infer", 1.0, answer.infer_s, str(answer.output.n_frames)))
         timing = Timing(decode_s, loaded.load_s, answer.queue_s, answer.infer_s, answer.batch_size)
-        return self.assemble(waveform, answer.output, options, loaded, timing)
+        return Heard(waveform, answer.output, loaded, timing)
 
     def assemble(
         self, waveform: Waveform, output: FrameOutput, options: Options, loaded: Loaded, timing: Timing
     ) -> Result:
         """Result of frames that are already there (the live stream's final answer takes this road too)."""
-        prediction, frames, smooth, segments = timeline.build(
-            output, waveform.duration_s, options.window_s or self.settings.window_s
-        )
+        window_s = options.window_s or self.settings.window_s
+        prediction, frames, smooth, segments = timeline.build(output, waveform.duration_s, window_s)
         info: ModelInfo = loaded.engine.info
         by_frame = options.granularity == "frame"
+        judged, about_baseline = self._adjust(waveform, output, options, loaded, window_s)
+        shown = prediction if judged is None else judged.prediction
         return Result(
             prediction=prediction,
             granularity=options.granularity,
@@ -152,8 +194,53 @@ class Analyzer:
             segments=tuple(segments) if by_frame else (),
             embedding=output.mean_feature if options.embedding != "none" else None,
             frame_embeddings=output.features if options.embedding == "frame" else None,
-            notes=(*waveform.notes, *output.notes, *_about_answer(prediction), *_given(loaded.note)),
+            notes=(*waveform.notes, *output.notes, *_about_answer(shown), *about_baseline, *_given(loaded.note)),
+            adjusted=judged,
         )
+
+    def rule(self, loaded: Loaded) -> BaselineRule | None:
+        """The numbers for baselines with this model: its own, or those fitted for its weights; None without either."""
+        return rule_of(loaded.engine.model) or read_rule(loaded.engine.info, self.settings.models_dir)
+
+    def need_rule(self, loaded: Loaded) -> BaselineRule:
+        """The same.
+
+        Raises:
+            RequestError: BASELINE_NO_RULE.
+        """
+        rule = self.rule(loaded)
+        if rule is None:
+            raise RequestError("BASELINE_NO_RULE", model=loaded.engine.info.name)
+        return rule
+
+    def _baseline(self, options: Options, loaded: Loaded) -> tuple[Baseline, BaselineRule] | None:
+        """The baseline that was asked for, if it fits to the model, with the model's rule."""
+        if options.baseline is None:
+            return None
+        wanted = options.baseline
+        baseline = self.baselines.open(wanted) if isinstance(wanted, str) else wanted
+        baseline.check(loaded.engine.info)
+        return baseline, self.need_rule(loaded)
+
+    def _adjust(
+        self, waveform: Waveform, output: FrameOutput, options: Options, loaded: Loaded, window_s: float
+    ) -> tuple[Adjusted | None, tuple[Note, ...]]:
+        """The answer by the baseline with the note that says so; too small a baseline gives its note alone."""
+        found = self._baseline(options, loaded)
+        if found is None:
+            return None, ()
+        baseline, rule = found
+        facts: dict[str, float | int | str] = {"name": baseline.name, "count": baseline.count}
+        if baseline.count < rule.min_clips:
+            return None, (Note("baseline_short", {**facts, "min_clips": rule.min_clips}),)
+        built = timeline.build(adjusted(output, baseline, rule), waveform.duration_s, window_s)
+        note = Note("baseline_used", {**facts, "share": baseline.neutral_share})
+        if options.granularity != "frame":
+            return Adjusted(built.prediction, baseline.name, baseline.count, baseline.neutral_share), (note,)
+        return Adjusted(
+            built.prediction, baseline.name, baseline.count, baseline.neutral_share, built.frames, built.timeline,
+            built.segments,
+        ), (note,)  # fmt: skip
 
     def status(self, model: str | None = None) -> ModelStatus:
         """State of a model choice."""
@@ -225,6 +312,7 @@ def analyze(
     model: str | None = None,
     precision: str | None = None,
     window_s: float | None = None,
+    baseline: str | Baseline | None = None,
     settings: Settings | None = None,
 ) -> Result:
     """Emotion of one clip: the library's front door. For many clips keep one ``Analyzer``.
@@ -236,6 +324,8 @@ def analyze(
         model: ``auto``, ``lite``, a known name, a directory or a hub id.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16``.
         window_s: smoothing of the timeline in seconds.
+        baseline: of the speaker, by its name or itself: ``result.adjusted`` is then shown, ``result.prediction``
+            stays the plain answer.
         settings: everything else.
 
     Raises:
@@ -246,7 +336,7 @@ def analyze(
     >>> [note.code for note in result.notes if note.code == "silent"]
     ['silent']
     """
-    options = Options(granularity, _embedding(embedding), model, precision, window_s)
+    options = Options(granularity, _embedding(embedding), model, precision, window_s, baseline)
     analyzer = Analyzer(settings or Settings())
     try:
         return analyzer.analyze(source, options)

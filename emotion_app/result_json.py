@@ -19,6 +19,7 @@ from emotion_app.labels import KEYS
 from emotion_app.notes import Note, known_codes
 from emotion_app.types import (
     HOP_S,
+    Adjusted,
     Floats,
     ModelInfo,
     Origin,
@@ -58,6 +59,8 @@ def head(result: Result) -> dict[str, Any]:
                    "infer_s": made.infer_s, "total_s": made.total_s},
         "warnings": [{"code": note.code, "severity": note.severity, "text_en": note.text("en"),
                       "text_zh": note.text("zh"), "facts": note.facts} for note in result.notes],
+        "shown": result.shown,
+        "adjusted": _adjusted(result.adjusted),
         "embedding": _array(result.embedding, "embedding.npy"),
         "frame_embeddings": _array(result.frame_embeddings, "frame_embeddings.npy"),
     })
@@ -83,6 +86,12 @@ def encode(result: Result) -> Iterator[bytes]:
     yield from _timeline(result.timeline)
     yield b',\n  "frames": '
     yield from _timeline(result.frames)
+    judged = result.adjusted
+    rows = ",\n    ".join(_compact(_segment(segment)) for segment in judged.segments) if judged else ""
+    yield f',\n  "adjusted_segments": [{rows}],\n  "adjusted_timeline": '.encode()
+    yield from _timeline(judged.timeline if judged else None)
+    yield b',\n  "adjusted_frames": '
+    yield from _timeline(judged.frames if judged else None)
     yield b"\n}\n"
 
 
@@ -127,11 +136,11 @@ def decode(text: str, samples: Floats, embedding: Floats | None, frame_embedding
         created=datetime.fromisoformat(data["created"]),
         frames=_read_timeline(data["frames"]),
         timeline=_read_timeline(data["timeline"]),
-        segments=tuple(Segment(s["start_s"], s["end_s"], _prediction(s["scores"]), s["speaker"])
-                       for s in data["segments"]),
+        segments=_read_segments(data["segments"]),
         embedding=embedding,
         frame_embeddings=frame_embeddings,
         notes=notes,
+        adjusted=_read_adjusted(data),
     )
 
 
@@ -146,6 +155,32 @@ def _segment(segment: Segment) -> dict[str, Any]:
         "confidence": _score(said.confidence), "speaker": segment.speaker,
         "scores": {key: _score(score) for key, score in said.as_dict().items()},
     })
+
+
+def _read_segments(data: list[dict[str, Any]]) -> tuple[Segment, ...]:
+    return tuple(Segment(s["start_s"], s["end_s"], _prediction(s["scores"]), s["speaker"]) for s in data)
+
+
+def _adjusted(adjusted: Adjusted | None) -> dict[str, Any] | None:
+    if adjusted is None:
+        return None
+    said = adjusted.prediction
+    return {
+        "emotion": said.label, "confidence": _score(said.confidence),
+        "scores": {key: _score(score) for key, score in said.as_dict().items()},
+        "baseline": adjusted.baseline, "count": adjusted.count, "neutral_share": adjusted.neutral_share,
+    }
+
+
+def _read_adjusted(data: dict[str, Any]) -> Adjusted | None:
+    found = data.get("adjusted")  # missing in results of the first versions
+    if found is None:
+        return None
+    return Adjusted(
+        _prediction(found["scores"]), found["baseline"], found["count"], found["neutral_share"],
+        _read_timeline(data.get("adjusted_frames")), _read_timeline(data.get("adjusted_timeline")),
+        _read_segments(data.get("adjusted_segments", [])),
+    )
 
 
 def _array(array: Floats | None, file: str) -> dict[str, Any] | None:

@@ -25,15 +25,19 @@ FENCED = {  # package -> where it may be imported
 }
 LAYERS = [
     {"labels", "types", "errors", "notes", "settings"},
-    {"audio", "models", "timeline", "vad", "store", "exports", "charts", "similarity", "metrics", "logs", "baseline", "evaluation"},
+    {"audio", "models", "timeline", "vad", "store", "exports", "charts", "similarity", "metrics", "logs", "baseline", "scoring", "manifest"},
     {"engine", "batcher", "cache", "pool", "diarize", "adapt"},
-    {"analyzer", "streaming"},
+    {"analyzer", "streaming", "batch", "enrol", "hearing", "evaluation"},
     {"cli", "doctor", "distributed", "web", "testing"},
 ]
 FAMILIES = {  # a skill may be several files, named here by its head
     "result_json": "store",
     "result_files": "store",
     "folders": "store",
+    "baseline_files": "baseline",
+    "baseline_fit": "baseline",
+    "batch_files": "batch",
+    "evaluation_report": "evaluation",
     "decoder": "audio",
     "waveio": "audio",
 }
