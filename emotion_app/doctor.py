@@ -93,10 +93,10 @@ def _packages() -> Iterator[Check]:
 
 
 def _devices() -> Iterator[Check]:
-    from emotion_app.models.devices import describe_devices
+    from emotion_app.models.device import describe, pick
 
-    for line in describe_devices():
-        yield Check("device", line)
+    for device in dict.fromkeys(("cpu", pick("auto"))):
+        yield Check("device", describe(device))
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Check("cpu cores", f"{usable} usable of {os.cpu_count()}")
 

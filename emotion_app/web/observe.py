@@ -1,4 +1,4 @@
-"""``/metrics``, ``/healthz`` and ``/readyz``: what operators and their tools look at."""
+"""``/metrics`` for Prometheus."""
 
 from __future__ import annotations
 
@@ -6,40 +6,17 @@ from collections.abc import Iterable
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from emotion_app.analyzer import Analyzer
 from emotion_app.metrics import STATES, Metrics, Reading, gpu_readings
 
 
 def make_router(analyzer: Analyzer, metrics: Metrics) -> APIRouter:
-    """Routes for probes and scrapes; the readings of queue, cache, models and GPUs are registered here.
-
-    ``/healthz`` answers as long as the process does. ``/readyz`` is 200 when the configured model is ready or can be
-    loaded at the first request, and 503 with the reason when it failed.
-    """
+    """The scrape route; the readings of queue, cache, models and GPUs are registered here."""
     router = APIRouter()
     metrics.watch(lambda: readings(analyzer))
     metrics.watch(gpu_readings)
-
-    @router.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @router.get("/readyz")
-    def readyz() -> JSONResponse:
-        status = analyzer.status()
-        body = {
-            "ready": status.state != "failed",
-            "model": status.info.name if status.info else analyzer.settings.model,
-            "state": status.state,
-            "percent": round(status.percent, 1),
-            "note": status.note.text("en") if status.note else None,
-            "error": {"code": status.error.code, "en": status.error.text("en"), "zh": status.error.text("zh")}
-            if status.error
-            else None,
-        }
-        return JSONResponse(body, status_code=503 if status.state == "failed" else 200)
 
     @router.get("/metrics")
     def scrape() -> Response:
