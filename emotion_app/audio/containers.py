@@ -6,7 +6,7 @@ addresses are not among them, and no protocol is allowed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +38,12 @@ _CODEC_NAMES = (
 _CODECS = frozenset(_CODEC_NAMES.split())
 _CODEC_FAMILIES = ("pcm_", "adpcm_")
 _BLOCK = 65_536  # samples of each channel handed on at a time: 64 FLAC frames, 57 AAC frames
+_PLANES_MAX = 8  # an AVFrame holds 8 plane pointers itself; from there on PyAV runs over their end
 _BAD_PACKETS_MAX = 200  # in a row; then the rest of the file is given up
 _MISSING_S = 0.25  # a file that holds this much less than it says is called cut off (codecs pad by up to 0.1 s)
-_EXACT_LENGTH = frozenset(("flac", "aiff", "au", "w64", "wv", "ape", "tta", "avi", "matroska,webm"))
+_TO_THE_SAMPLE = frozenset(("flac", "aiff", "au", "w64", "wv", "ape", "tta"))  # these state their length exactly
+_NEARLY = frozenset(("avi", "ogg", "matroska,webm"))
+_OGG_PAGE_MAX = 65_307  # bytes
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "PDF"), (b"PK\x03\x04", "ZIP"), (b"\x89PNG", "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"GIF8", "GIF"),
     (b"RIFF", "WAV"), (b"fLaC", "FLAC"), (b"OggS", "Ogg"), (b"ID3", "MP3"), (b"\x1aE\xdf\xa3", "Matroska/WebM"),
@@ -98,6 +101,8 @@ def _pass(reader: Reader, caps: Caps, channel: int | None) -> Decoded:
         stream = container.streams.audio[0]
         context = _usable(stream, name)
         mixer = Mixer(caps, channel)
+        if context.sample_rate and context.channels:  # refused before a single block; frames are checked again
+            mixer.check(context.channels, context.sample_rate)
         frames = _Frames(container, stream)
         try:
             for block, rate in _blocks(frames):
@@ -113,7 +118,7 @@ def _pass(reader: Reader, caps: Caps, channel: int | None) -> Decoded:
             tracks=len(container.streams.audio),
             video=any(not _is_cover(s) for s in container.streams.video),
             float_source=context.name.startswith("pcm_f"),
-            damaged=bool(frames.problem) or _missing(container, stream, reader, mixer.decoded_s),
+            damaged=frames.broken or frames.lost_s > _MISSING_S or _missing(container, stream, reader, mixer.decoded_s),
         )
 
 
@@ -138,38 +143,54 @@ def _usable(stream: AudioStream, container: str) -> AudioCodecContext:
 
 
 class _Frames:
-    """Decoded frames; damaged packets are passed over and remembered in ``problem``."""
+    """Decoded frames; damaged packets are passed over.
+
+    Attributes:
+        problem: the first error met, in words, or "".
+        lost_s: length of the packets passed over.
+        broken: the file could not be read to its end.
+    """
 
     def __init__(self, container: InputContainer, stream: AudioStream) -> None:
         self._container = container
         self._stream = stream
         self.problem = ""
+        self.lost_s = 0.0
+        self.broken = False
 
     def __iter__(self) -> Iterator[AudioFrame]:
         bad_in_a_row = 0
-        packets = self._container.demux(self._stream)
-        while bad_in_a_row < _BAD_PACKETS_MAX:
+        for packet in self._packets():
             try:
-                packet = next(packets, None)
-                frames = packet.decode() if packet is not None else None
+                frames = packet.decode()
             except MemoryError:
                 raise
             except (av.error.FFmpegError, OSError) as error:
-                # After a demuxer's error the generator is at its end and the next round stops.
                 self.problem = self.problem or _words(error)
+                self.lost_s += float((packet.duration or 0) * (packet.time_base or 0))
                 bad_in_a_row += 1
+                if bad_in_a_row > _BAD_PACKETS_MAX:
+                    self.broken = True
+                    return
                 continue
-            if frames is None:
-                return
             bad_in_a_row = 0 if frames else bad_in_a_row
             yield from frames
+
+    def _packets(self) -> Iterator[av.Packet]:
+        try:
+            yield from self._container.demux(self._stream)
+        except MemoryError:
+            raise
+        except (av.error.FFmpegError, OSError) as error:
+            self.problem = self.problem or _words(error)
+            self.broken = True
 
 
 def _blocks(frames: _Frames) -> Iterator[tuple[NDArray[np.float32], int]]:
     """Frames gathered to blocks (channels, n <= _BLOCK + one frame) of one rate and channel count."""
     waiting: list[NDArray[Any]] = []
     key, held = (0, 0), 0
-    for frame in frames:
+    for frame in _readable(frames):
         array = _channels_first(frame)
         now = (frame.sample_rate, array.shape[0])
         if waiting and (now != key or held >= _BLOCK):
@@ -180,6 +201,19 @@ def _blocks(frames: _Frames) -> Iterator[tuple[NDArray[np.float32], int]]:
         held += array.shape[1]
     if waiting:
         yield to_float(np.concatenate(waiting, axis=1)), key[0]
+
+
+def _readable(frames: Iterable[AudioFrame]) -> Iterator[AudioFrame]:
+    """Planar frames of many channels, interleaved by FFmpeg: PyAV 18.1 reads past their table of planes and crashes."""
+    packer, packs = None, None
+    for frame in frames:
+        if not frame.format.is_planar or frame.layout.nb_channels < _PLANES_MAX:
+            yield frame
+            continue
+        now = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if packer is None or packs != now:
+            packer, packs = av.AudioResampler(frame.format.packed, frame.layout, frame.sample_rate), now
+        yield from packer.resample(frame)
 
 
 def _channels_first(frame: AudioFrame) -> NDArray[Any]:
@@ -194,14 +228,24 @@ def _missing(container: InputContainer, stream: AudioStream, reader: Reader, dec
         streamed = stated < 44 or stated >= 2**31 - 1  # written through a pipe: size left open
         return not streamed and stated > reader.n_bytes + 1
     name = container.format.name
-    exact = name in _EXACT_LENGTH or "mp4" in name or (name == "mp3" and _has_frame_count(reader.head))
-    if not exact:
+    if name == "ogg" and not _ogg_ends(reader):
+        return True
+    exact = name in _TO_THE_SAMPLE
+    if not (exact or name in _NEARLY or "mp4" in name or (name == "mp3" and _has_frame_count(reader.head))):
         return False
     if stream.duration is not None and stream.time_base is not None:
         stated_s = float(stream.duration * stream.time_base)
     else:
         stated_s = (container.duration or 0) / 1e6
-    return stated_s - decoded_s > max(_MISSING_S, 0.01 * stated_s)
+    return stated_s - decoded_s > (0.001 if exact else max(_MISSING_S, 0.01 * stated_s))
+
+
+def _ogg_ends(reader: Reader) -> bool:
+    """Whether the last page of an Ogg file carries the end-of-stream flag (RFC 3533: bit 2 of byte 5)."""
+    reader.seek(max(0, reader.n_bytes - _OGG_PAGE_MAX))
+    tail = reader.read(_OGG_PAGE_MAX)
+    page = tail.rfind(b"OggS")
+    return page >= 0 and len(tail) > page + 5 and bool(tail[page + 5] & 4)
 
 
 def _has_frame_count(head: bytes) -> bool:

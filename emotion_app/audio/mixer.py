@@ -80,19 +80,33 @@ class Mixer:
         """Seconds of source taken so far."""
         return self._source_s + (self._stream.source_s if self._stream else 0.0)
 
+    def check(self, channels: int, rate: int) -> None:
+        """Refuse a format before any of it is taken.
+
+        Raises:
+            AudioError: BAD_FORMAT.
+        """
+        caps = self._caps
+        if not caps.rate_min_hz <= rate <= caps.rate_max_hz:
+            raise AudioError("BAD_FORMAT", what="Hz", value=rate, low=caps.rate_min_hz, high=caps.rate_max_hz)
+        if not 1 <= channels <= caps.channels_max:
+            raise AudioError("BAD_FORMAT", what="channels", value=channels, low=1, high=caps.channels_max)
+
     def push(self, block: Floats, rate: int) -> None:
         """Take ``block`` (channels, n) float32; it is changed in place where it is not finite.
 
         Raises:
             AudioError: BAD_FORMAT, TOO_LONG.
         """
-        self._check(block.shape[0], rate)
+        self.check(block.shape[0], rate)
         if self._stream is None or self._stream.rate != rate:  # chained Ogg and AAC may change in mid-file
             self._end_stream()
             self._stream = _Stream(rate)
         self._stream.taken += block.shape[1]
         if self.decoded_s > self._caps.max_s:
             raise AudioError("TOO_LONG", limit_s=self._caps.max_s)
+        if self._format is None:
+            self._format = (rate, len(block))
         self._measure(block)
         if self._channel is not None:
             mono = block[min(self._channel, len(block) - 1)]
@@ -122,15 +136,6 @@ class Mixer:
             cancels=len(self._power) > 1 and average > 0 and self._mean_power < CANCEL_RATIO * average,
             loudest=int(np.argmax(self._power)) if len(self._power) else 0,
         )
-
-    def _check(self, channels: int, rate: int) -> None:
-        caps = self._caps
-        if not caps.rate_min_hz <= rate <= caps.rate_max_hz:
-            raise AudioError("BAD_FORMAT", what="Hz", value=rate, low=caps.rate_min_hz, high=caps.rate_max_hz)
-        if not 1 <= channels <= caps.channels_max:
-            raise AudioError("BAD_FORMAT", what="channels", value=channels, low=1, high=caps.channels_max)
-        if self._format is None:
-            self._format = (rate, channels)
 
     def _measure(self, block: Floats) -> None:
         size = np.abs(block)
