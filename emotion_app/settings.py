@@ -58,6 +58,22 @@ class Limits(BaseModel):
     ui_clients: int = Field(
         32, gt=0, description="Requests waiting in the page's own queue; more are told that it is full."
     )
+    ui_running: int = Field(
+        8, gt=0, description="Page requests being decoded or computed at once; the others wait in the page's own queue."
+    )
+    stream_sessions: int = Field(32, gt=0, description="Live sessions, those waiting to be resumed included; one more -> AT_CAPACITY at once.")
+    stream_message_kb: int = Field(256, gt=0, description="Size of one live message; larger -> MESSAGE_TOO_LARGE, the session goes on.")
+    stream_rate_factor: float = Field(1.5, gt=1, description="Live audio faster than this times real time over stream_burst_s -> RATE_LIMIT, the excess is declared as a gap.")
+    stream_burst_s: float = Field(10, gt=0, description="Over how many seconds that is counted.")
+    stream_utterance_s: float = Field(60, ge=2, description="Longest live utterance; then it gets its final answer by force and the next one begins.")
+    stream_events: int = Field(256, ge=16, description="Unsent events of a session, and sent ones kept for resuming; partial ones merge, more than that many others -> SLOW_CLIENT.")
+    stream_slow_s: float = Field(10, gt=0, description="A client that takes no event for so long is closed with SLOW_CLIENT; it may resume.")
+    stream_idle_s: float = Field(60, gt=0, description="A connected session without any message for so long is ended with SESSION_IDLE.")
+    stream_resume_s: float = Field(120, gt=0, description="How long a session waits for its client to come back; then it is ended.")
+    stream_session_s: float = Field(7200, gt=0, description="Longest session; then it is ended with SESSION_LIMIT.")
+    stream_alerts: int = Field(16, ge=0, description="Alert rules of a session; more -> BAD_OPTION.")
+    webhook_queue: int = Field(64, gt=0, description="Alerts waiting for the webhook; then the oldest is dropped and counted.")
+    webhook_timeout_s: float = Field(5, gt=0, description="Seconds for one webhook call; it is not repeated.")
 
 
 class Settings(BaseSettings):
@@ -84,10 +100,14 @@ class Settings(BaseSettings):
     preload: bool = Field(False, description="Load the model at start instead of at the first request.")
     models_dir: Path = Field(Path("~/.cache/emotion-app").expanduser(), description="Converted weights and downloads.")
     baselines_dir: Path = Field(
-        Path("~/.local/share/emotion-app/baselines").expanduser(), description="Named speaker baselines."
+        Path("~/.local/share/emotion-app/baselines"), description="Named speaker baselines; ~ is your home folder."
     )
     outputs_dir: Path = Path("outputs")
     window_s: float = Field(1.0, gt=0, le=30, description="Smoothing of the timeline.")
+    alerts: tuple[str, ...] = Field((), description='Alert rules of every live session, e.g. "angry >= 0.7 for 2 s".')
+    webhook_url: str = Field("", description="Where alerts are posted; empty: nowhere.")
+    webhook_hosts: tuple[str, ...] = Field((), description="Hosts that webhook_url may name; empty: none.")
+    webhook_secret: SecretStr | None = Field(None, description="Key of the webhook's signature; demanded with webhook_url.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     limits: Limits = Limits()
 
