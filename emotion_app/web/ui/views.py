@@ -1,0 +1,167 @@
+"""What the result column can show, without any language: so that a switch of language draws it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_app.errors import EmotionError
+from emotion_app.labels import INDEX
+from emotion_app.notes import Note
+from emotion_app.store import SavedResult
+from emotion_app.types import Granularity, ModelInfo, Origin, Prediction, Result, Segment, Timeline
+
+N_BARS = 180  # bars of the drawn waveform: about 4 px each on a wide page, 2 px on a phone
+N_TRACK = 1500  # caption points sent to the browser; a 30 s clip keeps every frame
+N_RIVER = 160  # columns of the score chart
+
+
+@dataclass(frozen=True)
+class Step:
+    """A line of the processing log.
+
+    Attributes:
+        name: ``decode``, ``download``, ``load``, ``queue``, ``infer`` or ``save``.
+        fraction: 0..1; 1 when it is done.
+        seconds: how long it took, or has taken so far.
+    """
+
+    name: str
+    fraction: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Empty:
+    """Nothing was asked yet."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """An analysis is under way."""
+
+    source: str
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Failed:
+    """An analysis ended without an answer. ``model`` is what had been chosen."""
+
+    error: EmotionError
+    model: str = "auto"
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True)
+class Track:
+    """Best class over time for captions: ``labels[i]`` with ``percent[i]`` holds for ``[i * hop_s, (i + 1) * hop_s)``."""
+
+    hop_s: float
+    labels: tuple[int, ...]
+    percent: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """An answer, reduced to what is drawn (the sound itself stays in the folder).
+
+    Attributes:
+        source: display name of the clip; untrusted, to be escaped.
+        peaks: N_BARS heights 0..1 of the waveform.
+        bar_labels: index of the emotion under each bar.
+        track: captions, in frame mode.
+        river: (<= N_RIVER, 9) scores over time, in frame mode.
+        folder: name of the result folder.
+        files: names and sizes in bytes of what can be downloaded.
+    """
+
+    source: str
+    origin: Origin
+    duration_s: float
+    prediction: Prediction
+    granularity: Granularity
+    segments: tuple[Segment, ...]
+    notes: tuple[Note, ...]
+    model: ModelInfo
+    n_frames: int
+    steps: tuple[Step, ...]
+    peaks: tuple[float, ...]
+    bar_labels: tuple[int, ...]
+    track: Track | None
+    river: NDArray[np.float32] | None
+    folder: str
+    files: tuple[tuple[str, int], ...]
+
+
+View = Empty | Running | Failed | Done
+
+
+def view_of(result: Result, saved: SavedResult, steps: tuple[Step, ...], n_frames: int) -> Done:
+    """Reduce a saved result to what the page draws.
+
+    Args:
+        result: the answer.
+        saved: its folder.
+        steps: the processing log.
+        n_frames: frames that the model computed.
+    """
+    duration_s = result.waveform.duration_s
+    return Done(
+        source=result.waveform.name,
+        origin=result.waveform.origin,
+        duration_s=duration_s,
+        prediction=result.prediction,
+        granularity=result.granularity,
+        segments=result.segments,
+        notes=result.notes,
+        model=result.model,
+        n_frames=n_frames,
+        steps=steps,
+        peaks=_peaks(result.waveform.samples),
+        bar_labels=_bar_labels(result, duration_s),
+        track=_track(result.timeline) if result.timeline else None,
+        river=_thin(result.timeline.scores, N_RIVER) if result.timeline else None,
+        folder=saved.name,
+        files=tuple((path.name, path.stat().st_size) for path in saved.files),
+    )
+
+
+def _peaks(samples: NDArray[np.float32]) -> tuple[float, ...]:
+    """RMS of N_BARS stretches, scaled so that the loudest is 1."""
+    edges = np.linspace(0, len(samples), N_BARS + 1).astype(int)
+    levels = np.array([float(np.sqrt(np.mean(np.square(samples[a:b])))) if b > a else 0.0
+                       for a, b in zip(edges[:-1], edges[1:], strict=True)])
+    top = float(levels.max())
+    return tuple(round(float(level), 3) for level in (levels / top if top > 0 else levels))
+
+
+def _bar_labels(result: Result, duration_s: float) -> tuple[int, ...]:
+    whole = INDEX[result.prediction.label]
+    if not result.segments:
+        return (whole,) * N_BARS
+    labels = []
+    for i in range(N_BARS):
+        at = (i + 0.5) / N_BARS * duration_s
+        inside = [s for s in result.segments if s.start_s <= at < s.end_s]
+        labels.append(INDEX[inside[0].prediction.label] if inside else labels[-1] if labels else whole)
+    return tuple(labels)
+
+
+def _track(timeline: Timeline) -> Track:
+    scores = _thin(timeline.scores, N_TRACK)
+    return Track(
+        hop_s=(timeline.end_s - timeline.start_s) / len(scores),
+        labels=tuple(int(i) for i in scores.argmax(axis=1)),
+        percent=tuple(int(round(100 * float(v))) for v in scores.max(axis=1)),
+    )
+
+
+def _thin(scores: NDArray[np.float32], n: int) -> NDArray[np.float32]:
+    """At most ``n`` rows: means of equal stretches."""
+    if len(scores) <= n:
+        return scores
+    edges = np.linspace(0, len(scores), n + 1).astype(int)
+    return np.stack([scores[a:b].mean(axis=0) for a, b in zip(edges[:-1], edges[1:], strict=True)])
