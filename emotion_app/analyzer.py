@@ -194,7 +194,7 @@ class Analyzer:
             segments=tuple(segments) if by_frame else (),
             embedding=output.mean_feature if options.embedding != "none" else None,
             frame_embeddings=output.features if options.embedding == "frame" else None,
-            notes=(*waveform.notes, *output.notes, *_about_answer(shown), *about_baseline, *_given(loaded.note)),
+            notes=(*waveform.notes, *output.notes, *_about_answer(shown), *about_baseline, *loaded.notes),
             adjusted=judged,
         )
 
@@ -361,10 +361,6 @@ def _about_answer(prediction: Prediction) -> tuple[Note, ...]:
         return ()
     (first, _), (second, _) = prediction.top(2)
     return (Note("low_margin", {"first": first.en, "second": second.en, "first_zh": first.zh, "second_zh": second.zh}),)
-
-
-def _given(note: Note | None) -> tuple[Note, ...]:
-    return () if note is None else (note,)
 
 
 def _load_step(what: str) -> Step:

@@ -189,10 +189,21 @@ PROBLEMS: dict[str, Problem] = {
     "DISK_FULL": Problem(
         507, 73, "The disk is full: {free_mb:.0f} MB free at {path}", "磁盘已满：{path} 只剩 {free_mb:.0f} MB"
     ),
-    "CANNOT_SAVE": Problem(500, 73, "The result could not be saved: {reason}", "结果无法保存：{reason}"),
+    "CANNOT_SAVE": Problem(503, 73, "The result could not be saved: {reason}", "结果无法保存：{reason}"),
     "BAD_RESULT": Problem(
         500, 65, "The result folder {name} cannot be read: {reason}", "无法读取结果文件夹 {name}：{reason}"
     ),
+    # live sessions
+    "AT_CAPACITY": Problem(503, 75, "All {sessions} live sessions are taken; try again later", "全部 {sessions} 个实时会话已占用；请稍后再试"),
+    "BAD_MESSAGE": Problem(422, 65, "Message not understood: {reason}", "消息无法识别：{reason}"),
+    "MESSAGE_TOO_LARGE": Problem(413, 65, "A message may have {limit_kb} kB", "一条消息最多 {limit_kb} kB"),
+    "RATE_LIMIT": Problem(429, 75, "Audio comes faster than {factor:.1f} times real time; the excess is dropped and declared as a gap",
+                          "音频传入速度超过实时的 {factor:.1f} 倍；超出部分被丢弃，并作为间断报告"),
+    "SLOW_CLIENT": Problem(408, 75, "Events were not read for {limit_s:.0f} s; connect again to resume", "事件已 {limit_s:.0f} 秒未被读取；请重新连接以继续"),
+    "SESSION_UNKNOWN": Problem(404, 66, "No such session, or the wrong secret", "没有这个会话，或密钥错误"),
+    "SESSION_TAKEN": Problem(409, 75, "This session goes on over a newer connection", "此会话已由新的连接接管"),
+    "SESSION_IDLE": Problem(408, 75, "Nothing came for {limit_s:.0f} s", "{limit_s:.0f} 秒内没有收到任何消息"),
+    "SESSION_LIMIT": Problem(408, 75, "A session may last {limit_s:.0f} s", "一个会话最长 {limit_s:.0f} 秒"),
     "INTERNAL": Problem(
         500,
         70,

@@ -47,10 +47,10 @@ class ModelStatus:
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model ready to run, with the note about its choice and the seconds that loading took just now."""
+    """A model ready to run, with notes about its choice and precision and the seconds that loading took just now."""
 
     engine: Engine
-    note: Note | None
+    notes: tuple[Note, ...]
     load_s: float
 
 
@@ -103,7 +103,8 @@ class ModelPool:
                 gone, _ = self._engines.popitem(last=False)
                 self._status.pop(gone, None)
                 log.info("model %s unloaded", gone[0])
-        return Loaded(engine, choice.reason, load_s)
+        notes = (*([choice.reason] if choice.reason else []), *getattr(engine.model, "notes", ()))
+        return Loaded(engine, notes, load_s)
 
     def status(self, name: str | None = None) -> ModelStatus:
         """Where a model choice stands, without loading or downloading anything."""

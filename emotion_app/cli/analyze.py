@@ -65,7 +65,7 @@ def analyze(
 def _save(store: Any, result: Any) -> Path:
     from emotion_app.charts import result_charts
 
-    saved: Path = store.save(result, result_charts(result)).path
+    saved: Path = store.save(result, result_charts(result, lang())).path
     return saved
 
 

@@ -19,7 +19,7 @@ models_app = typer.Typer(no_args_is_help=True, help="Models: list them, get thei
 @models_app.command("list")
 def models_list(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """Every model there is a name for, and whether its files are here."""
-    from emotion_app.models.loader import known_models, resolve
+    from emotion_app.models.loader import known_models, model_path, resolve
 
     settings = read_settings()
     rows = [(known, resolve(known.name, settings)) for known in known_models()]
@@ -30,7 +30,7 @@ def models_list(as_json: Annotated[bool, typer.Option("--json")] = False) -> Non
                 "hub": known.modelscope or None,
                 "summary": known.summary,
                 "here": choice.ready,
-                "path": str(choice.directory) if choice.directory else None,
+                "path": str(model_path(known.name, settings)) if choice.ready else None,
             }
             for known, choice in rows
         ]

@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, Query, UploadFile
 from starlette.background import BackgroundTask
@@ -19,6 +19,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from emotion_app.analyzer import Analyzer, Options
 from emotion_app.charts import result_charts
 from emotion_app.errors import AudioError, EmotionError
+from emotion_app.labels import Lang
 from emotion_app.metrics import Metrics
 from emotion_app.models.loader import known_models, resolve
 from emotion_app.result_json import result_to_dict
@@ -40,7 +41,12 @@ def make_router(settings: Settings, analyzer: Analyzer, store: Store, metrics: M
         metrics: where answers and failures are counted.
     """
     router = APIRouter(prefix="/api/v1")
+    _add_analysis(router, settings, analyzer, store, metrics)
+    _add_results(router, store)
+    return router
 
+
+def _add_analysis(router: APIRouter, settings: Settings, analyzer: Analyzer, store: Store, metrics: Metrics) -> None:
     @router.post("/analyze")
     async def analyze(
         request: Request,
@@ -51,6 +57,7 @@ def make_router(settings: Settings, analyzer: Analyzer, store: Store, metrics: M
         precision: Annotated[str | None, Form()] = None,
         window_s: Annotated[float | None, Form()] = None,
         save: Annotated[bool, Form(description="Keep a result folder.")] = False,
+        lang: Annotated[Literal["zh", "en"], Form(description="Language of the charts in a kept folder.")] = "en",
     ) -> JSONResponse:
         try:
             options = Options(granularity, embedding, model, precision, window_s)  # type: ignore[arg-type]
@@ -67,7 +74,7 @@ def make_router(settings: Settings, analyzer: Analyzer, store: Store, metrics: M
                     deadline_s=settings.limits.deadline_s,
                     cancel=gone,
                 )
-            document = await run_in_threadpool(_document, result, store if save else None)
+            document = await run_in_threadpool(_document, result, store if save else None, lang)
         except EmotionError as error:
             metrics.failed("rest", error)
             raise
@@ -87,6 +94,8 @@ def make_router(settings: Settings, analyzer: Analyzer, store: Store, metrics: M
             for known in known_models()
         ]
 
+
+def _add_results(router: APIRouter, store: Store) -> None:
     @router.get("/results")
     def results(
         limit: Annotated[int, Query(ge=1, le=1000)] = 50, offset: Annotated[int, Query(ge=0)] = 0
@@ -121,10 +130,8 @@ def make_router(settings: Settings, analyzer: Analyzer, store: Store, metrics: M
         store.delete(name)
         return Response(status_code=204)
 
-    return router
 
-
-def _document(result: Result, store: Store | None) -> dict[str, Any]:
+def _document(result: Result, store: Store | None, lang: Lang) -> dict[str, Any]:
     document = result_to_dict(result)
     if result.embedding is not None:
         document["embedding"] = {**(document.get("embedding") or {}), "values": result.embedding.tolist()}
@@ -134,7 +141,7 @@ def _document(result: Result, store: Store | None) -> dict[str, Any]:
             "values": result.frame_embeddings.round(6).tolist(),
         }
     if store is not None:
-        document["id"] = store.save(result, result_charts(result)).name
+        document["id"] = store.save(result, result_charts(result, lang)).name
     return document
 
 
