@@ -1,0 +1,117 @@
+"""The network of the embedded model: Whisper-tiny's stem and its first blocks, features, two linear heads.
+
+Everything is masked so that a clip in a padded batch is computed as if it were alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emotion_app.labels import N_EMOTIONS
+from emotion_app.models.melspec import N_MELS
+
+WIDTH = 384  # of every layer
+HEADS = 6
+POSITIONS = 400  # learned positions: 8 s at 50 Hz, the longest pass
+STRIDE = 2  # mel frames (100 Hz) to model frames (50 Hz)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Which blocks there are and which of them are heard by the heads.
+
+    Attributes:
+        blocks: number of transformer blocks.
+        taps: blocks (1-based) whose outputs are put side by side as features.
+        floor: log10 of the mel power that is added before the logarithm; quieter detail is not heard.
+    """
+
+    blocks: int = 2
+    taps: tuple[int, ...] = (1, 2)
+    floor: float = -4.0
+
+    @property
+    def dim(self) -> int:
+        """D, width of the features."""
+        return WIDTH * len(self.taps)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block of Whisper; the key projection has no bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.q, self.k = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH, bias=False)
+        self.v, self.out = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.fc1, self.fc2 = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, x: Tensor, shut: Tensor | None) -> Tensor:
+        """``x`` (B, T, 384); ``shut`` (B, 1, 1, T) is -inf at keys that do not exist, 0 elsewhere."""
+        n_clips, n_frames, _ = x.shape
+        h = self.norm1(x)
+        q, k, v = (f(h).view(n_clips, n_frames, HEADS, -1).transpose(1, 2) for f in (self.q, self.k, self.v))
+        # written out: on CPU its backward pass is faster than the fused operator's
+        weights = (q * (WIDTH // HEADS) ** -0.5) @ k.transpose(2, 3)
+        weights = (weights if shut is None else weights + shut).softmax(dim=-1)
+        x = x + self.out((weights @ v).transpose(1, 2).reshape(n_clips, n_frames, WIDTH))
+        return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+
+
+class Encoder(nn.Module):
+    """Stem and blocks: normalised log-mel frames to the outputs of the tapped blocks."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.conv1 = nn.Conv1d(N_MELS, WIDTH, 3, padding=1)
+        self.conv2 = nn.Conv1d(WIDTH, WIDTH, 3, padding=1, stride=STRIDE)
+        self.positions = nn.Parameter(torch.empty(POSITIONS, WIDTH))
+        self.blocks = nn.ModuleList(Block() for _ in range(shape.blocks))
+
+    def forward(self, mels: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Features (B, T, D) with T = ceil(M / 2).
+
+        Args:
+            mels: (B, M, 80) log10 mel power after the gain and the floor.
+            lengths: (B,) mel frames that exist of each clip; None when all M do.
+        """
+        x = ((mels + 4) / 4).transpose(1, 2)
+        if lengths is None:
+            x, shut = F.gelu(self.conv1(x)), None
+        else:
+            exists = (torch.arange(x.shape[2]) < lengths[:, None])[:, None]  # (B, 1, M)
+            x = F.gelu(self.conv1(x * exists)) * exists
+            shut = torch.zeros(exists[..., ::STRIDE].shape).masked_fill_(~exists[..., ::STRIDE], -torch.inf)[:, None]
+        x = F.gelu(self.conv2(x)).transpose(1, 2)
+        x = x + self.positions[: x.shape[1]]
+        heard = []
+        for number, block in enumerate(self.blocks, start=1):
+            x = block(x, shut)
+            if number in self.shape.taps:
+                heard.append(x)
+        return torch.cat(heard, dim=-1)
+
+
+class LiteNet(nn.Module):
+    """Encoder, fixed standardisation of the features, and the two heads.
+
+    ``head`` answers a clip alone. ``reference`` (no bias) is for clips with a speaker baseline: see
+    ``lite.BaselineRule``.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.encoder = Encoder(shape)
+        self.register_buffer("mean", torch.zeros(shape.dim))
+        self.register_buffer("scale", torch.ones(shape.dim))
+        self.head = nn.Linear(shape.dim, N_EMOTIONS)
+        self.reference = nn.Linear(shape.dim, N_EMOTIONS, bias=False)
+
+    def forward(self, mels: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Standardised features (B, T, D); the heads are applied by the caller."""
+        return (self.encoder(mels, lengths) - self.mean) * self.scale

