@@ -29,7 +29,8 @@ GAP_S = 0.35  # between the parts of the long clip
 SPEECH_LEVEL = 10 ** (-50 / 20)  # quieter is edge silence
 # espeak-ng language + variant. Not "cmn": in 1.51 it reads a character as English ("jin one" for jin1).
 VOICES = {
-    ("zh", "female"): "cmn-latn-pinyin+f2", ("zh", "male"): "cmn-latn-pinyin+m3", ("en", "female"): "en-us+f4", ("en", "male"): "en-us+m7",
+    ("zh", "female"): "cmn-latn-pinyin+f2", ("zh", "male"): "cmn-latn-pinyin+m3",
+    ("en", "female"): "en-us+f4", ("en", "male"): "en-us+m7",
 }  # fmt: skip
 
 
@@ -133,7 +134,8 @@ def write(sound: Floats, language: str, voice: str, style: str, zh: str, en: str
             frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, start, Fraction(1, SAMPLE_RATE)
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
-    names = {"zh": ("中文", "Chinese"), "en": ("英文", "English"), "female": ("女声", "female"), "male": ("男声", "male")}
+    names = {"zh": ("中文", "Chinese"), "en": ("英文", "English"), "female": ("女声", "female"),
+             "male": ("男声", "male")}  # fmt: skip
     return Example(
         file=name,
         language=language,

@@ -1,7 +1,7 @@
 """Blocks of any rate and channel count in, one mono 16 kHz float32 array out, with what was seen on the way.
 
-Everything runs over blocks, so a clip of hours costs its result (64 kB a second of stereo 48 kHz becomes 64 kB a second
-of mono 16 kHz) and one block. Lengths and rates are counted here, never read from a header.
+Everything runs over blocks, so a clip of hours costs its result (64 kB a second) and one block. Lengths and rates are
+counted here, never read from a header.
 """
 
 from __future__ import annotations
