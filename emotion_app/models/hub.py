@@ -22,7 +22,7 @@ from pathlib import Path
 
 from emotion_app.errors import BusyError, ModelError, StoreError
 from emotion_app.models.catalog import Hub, KnownModel
-from emotion_app.models.weights import is_complete
+from emotion_app.models.files import is_complete
 from emotion_app.settings import Settings
 
 Report = Callable[[float, str], None]  # fraction 0..1, one line for people

@@ -16,6 +16,7 @@ from emotion_app.errors import EmotionError, ModelError
 from emotion_app.labels import EMOTIONS
 from emotion_app.models import hub
 from emotion_app.models.catalog import AUTO, LITE, MAIN, KnownModel, find, is_hub_id, known_models
+from emotion_app.models.files import checkpoint_file
 from emotion_app.notes import Note
 from emotion_app.settings import Settings
 from emotion_app.types import ModelInfo
@@ -122,8 +123,6 @@ def resolve(name: str, settings: Settings) -> Choice:
         return Choice(known.name, known.family, hub.on_disk(repos, settings), repos)
     directory = Path(name).expanduser()
     if directory.is_dir():
-        from emotion_app.models.weights import checkpoint_file
-
         if checkpoint_file(directory) is None:
             raise ModelError("MODEL_BROKEN", name=name, reason="the directory holds no model.pt")
         return Choice(directory.resolve().name, "emotion2vec", directory.resolve(), {})
@@ -221,7 +220,7 @@ def inspect(name: str, settings: Settings) -> Stored:
     choice = resolve(name, settings)
     if choice.directory is None:
         return Stored(choice, None, 0.0, None)
-    file = weights.checkpoint_file(choice.directory)
+    file = checkpoint_file(choice.directory)
     size_mb = file.stat().st_size / 1e6 if file else 0.0
     try:
         checkpoint = weights.find_converted(choice.directory, settings.models_dir, choice.name)

@@ -93,7 +93,8 @@ def load_reference(directory: Path, name: str, source: str, threads: int, device
         ModelError: ENGINE_UNAVAILABLE when FunASR is not installed, MODEL_BROKEN when it cannot load the directory.
     """
     from emotion_app.models import device as devices
-    from emotion_app.models.weights import checkpoint_file, read_state
+    from emotion_app.models.files import checkpoint_file
+    from emotion_app.models.weights import read_state
 
     config, rows = read_config(directory, name), read_tokens(directory, name)
     weights = checkpoint_file(directory)

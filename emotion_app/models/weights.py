@@ -18,12 +18,12 @@ from torch import Tensor
 
 from emotion_app.errors import ModelError, StoreError
 from emotion_app.models.config import NetworkConfig, read_config, read_tokens
+from emotion_app.models.files import TEXTS, checkpoint_file, is_complete, sha256_of
 from emotion_app.models.network import AUDIO, dtype_of, expected_shapes
 
 FORMAT = 1  # of the converted directory; another number is converted again
 WEIGHTS = {"fp32": "network.safetensors", "bf16": "network.bf16.safetensors", "fp16": "network.fp16.safetensors"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-TEXTS = ("config.yaml", "tokens.txt")
 PREFIXES = ("", "d2v_model.", "module.", "module.d2v_model.", "model.")
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 HEAD = ("proj.weight", "proj.bias")
@@ -56,33 +56,6 @@ class Checkpoint:
     record: Record
     config: NetworkConfig
     rows: tuple[int | None, ...]
-
-
-def checkpoint_file(directory: Path) -> Path | None:
-    """Weights file of a directory in the hub's layout: what configuration.json names, else ``model.pt``, or None."""
-    try:
-        content = json.loads((directory / "configuration.json").read_text(encoding="utf-8"))
-        named = content["file_path_metas"]["init_param"]
-    except (OSError, ValueError, KeyError, TypeError):
-        named = None
-    for name in (named, "model.pt", "model.safetensors"):
-        if isinstance(name, str) and name == Path(name).name and (directory / name).is_file():
-            return directory / name
-    return None
-
-
-def is_complete(directory: Path) -> bool:
-    """Whether the directory holds everything that a model needs."""
-    return all((directory / name).is_file() for name in TEXTS) and checkpoint_file(directory) is not None
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file, read in blocks of 1 MiB."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_state(path: Path, config: NetworkConfig, classes: int, name: str) -> tuple[dict[str, Tensor], int]:

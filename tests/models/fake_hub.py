@@ -16,7 +16,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class FakeHub:
     """Serves one directory as one repository.
 
-    ``cut_after``: bytes of model.pt after which the connection breaks (None: never). ``stall``: never send model.pt.
+    ``cut_after``: bytes of model.pt after which the line goes dead (None: never). ``stall``: never send model.pt.
     ``spoil``: send other bytes than the listing's hash promises.
     """
 
@@ -29,7 +29,11 @@ class FakeHub:
         self.released = threading.Event()
 
     def files(self) -> list[tuple[str, bytes]]:
-        return [(str(p.relative_to(self.directory)), p.read_bytes()) for p in sorted(self.directory.rglob("*")) if p.is_file()]
+        return [
+            (str(p.relative_to(self.directory)), p.read_bytes())
+            for p in sorted(self.directory.rglob("*"))
+            if p.is_file()
+        ]
 
 
 def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
@@ -50,14 +54,37 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             path, query = unquote(url.path), parse_qs(url.query)
             hub.requests.append((self.command, self.path, self.headers.get("Range")))
             if path == f"/api/v1/models/{hub.repo}/repo/files":
-                entries = [{"Path": n, "Name": n, "Type": "blob", "Size": len(b), "Sha256": hashlib.sha256(b).hexdigest(),
-                            "Revision": COMMIT, "IsLFS": n == "model.pt"} for n, b in hub.files()]
-                return self.json({"Code": 200, "Success": True, "Message": "", "Data": {"Files": entries, "TotalCount": len(entries)}})
+                entries = [
+                    {
+                        "Path": n,
+                        "Name": n,
+                        "Type": "blob",
+                        "Size": len(b),
+                        "Sha256": hashlib.sha256(b).hexdigest(),
+                        "Revision": COMMIT,
+                        "IsLFS": n == "model.pt",
+                    }
+                    for n, b in hub.files()
+                ]
+                return self.json(
+                    {
+                        "Code": 200,
+                        "Success": True,
+                        "Message": "",
+                        "Data": {"Files": entries, "TotalCount": len(entries)},
+                    }
+                )
             if path == f"/api/v1/models/{hub.repo}/revisions":
                 found = {"RevisionMap": {"Branches": [{"Revision": "master"}], "Tags": []}}
                 return self.json({"Code": 200, "Success": True, "Data": found})
             if path == f"/api/v1/models/{hub.repo}":
-                return self.json({"Code": 200, "Success": True, "Data": {"Path": hub.repo.split("/")[0], "Name": hub.repo.split("/")[1]}})
+                return self.json(
+                    {
+                        "Code": 200,
+                        "Success": True,
+                        "Data": {"Path": hub.repo.split("/")[0], "Name": hub.repo.split("/")[1]},
+                    }
+                )
             if path == f"/api/v1/models/{hub.repo}/repo":
                 return self.file(query["FilePath"][0], body)
             if path.startswith(f"/api/models/{hub.repo}"):
@@ -71,11 +98,21 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
         def huggingface_api(self, path: str) -> None:
             listed = [(n, b, hashlib.sha256(b).hexdigest()) for n, b in hub.files()]
             if "/tree/" in path:
-                return self.json([{"type": "file", "oid": s[:40], "size": len(b), "path": n} | (
-                    {"lfs": {"oid": s, "size": len(b), "pointerSize": 134}} if n == "model.pt" else {}) for n, b, s in listed])
-            siblings = [{"rfilename": n, "size": len(b), "blobId": s[:40]} | (
-                {"lfs": {"sha256": s, "size": len(b), "pointerSize": 134}} if n == "model.pt" else {}) for n, b, s in listed]
-            return self.json({"id": hub.repo, "modelId": hub.repo, "sha": COMMIT, "private": False, "siblings": siblings, "tags": []})
+                return self.json(
+                    [
+                        {"type": "file", "oid": s[:40], "size": len(b), "path": n}
+                        | ({"lfs": {"oid": s, "size": len(b), "pointerSize": 134}} if n == "model.pt" else {})
+                        for n, b, s in listed
+                    ]
+                )
+            siblings = [
+                {"rfilename": n, "size": len(b), "blobId": s[:40]}
+                | ({"lfs": {"sha256": s, "size": len(b), "pointerSize": 134}} if n == "model.pt" else {})
+                for n, b, s in listed
+            ]
+            return self.json(
+                {"id": hub.repo, "modelId": hub.repo, "sha": COMMIT, "private": False, "siblings": siblings, "tags": []}
+            )
 
         def json(self, content: object, status: int = 200) -> None:
             data = json.dumps(content).encode()
@@ -124,8 +161,8 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(data[: hub.cut_after - start])
                 hub.sent += hub.cut_after - start
                 self.wfile.flush()
+                hub.released.wait(60)  # a line that went dead: neither bytes nor an end
                 self.close_connection = True
-                self.connection.close()
                 return
             self.wfile.write(data)
             hub.sent += len(data)
