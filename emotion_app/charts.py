@@ -7,7 +7,7 @@ second). Sizes are in CSS px; files have twice as many pixels.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,9 +35,11 @@ MAX_COLUMNS = 1_600  # columns of a timeline; more could not be seen
 _STEPS_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
 _WORDS = {
     "zh": {"then": "其次", "score": "得分", "note": "得分为未经校准的 softmax", "smooth": "平滑 {window} 秒",
-           "low": "其余低于 {peak} %"},
+           "low": "其余低于 {peak} %",
+           "confusion": "行为标注，列为回答，单位为每行的百分比"},
     "en": {"then": "then", "score": "score", "note": "scores are uncalibrated softmax",
-           "smooth": "smoothed over {window} s", "low": "others stay below {peak} %"},
+           "smooth": "smoothed over {window} s", "low": "others stay below {peak} %",
+           "confusion": "rows are labels, columns are answers, per cent of each row"},
 }
 
 
@@ -85,8 +87,42 @@ def timeline_png(result: Result, lang: Lang) -> bytes:
     return sheet.png()
 
 
+def confusion_png(counts: Doubles, title: str, lang: Lang) -> bytes:
+    """A confusion matrix: rows are the labels that occur, columns the answers, shares of each row in percent.
+
+    Args:
+        counts: (9, 9), rows labels, columns answers; classes without any clip or answer are left out.
+        title: over it, e.g. corpus and model.
+        lang: of the words; English when the system has no Chinese font.
+    """
+    rows, columns = np.flatnonzero(counts.sum(axis=1)), np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1))
+    left, top, size = 170, 120, 64
+    width = max(left + size * len(columns) + 110, 480)
+    sheet = _Sheet.make(width, top + size * len(rows) + 60, lang)
+    sheet.write(32, 36, title, 16, INK, bold=True)
+    sheet.write(32, 62, sheet.words["confusion"], 12, SOFT)
+    for x, column in enumerate(columns):
+        sheet.write(left + (x + 0.5) * size, top - 18, EMOTIONS[column].name(sheet.lang), 11, SOFT, centre=True)
+    for y, row in enumerate(rows):
+        middle = top + (y + 0.5) * size
+        sheet.write(left - 14, middle, EMOTIONS[row].name(sheet.lang), 13, INK, right=True)
+        sheet.write(left + size * len(columns) + 16, middle, f"n = {counts[row].sum():.0f}", 11, SOFT)
+        for x, column in enumerate(columns):
+            share = float(counts[row, column] / counts[row].sum())
+            sheet.cell(left + x * size, top + y * size, size, EMOTIONS[row].colour if row == column else INK, share)
+            sheet.write(left + (x + 0.5) * size, middle, f"{100 * share:.0f}", 14, INK, centre=True, bold=row == column)
+    return sheet.png()
+
+
 def result_charts(result: Result, lang: Lang = "en") -> dict[str, bytes]:
-    """The pictures that belong into the folder of ``result``, by file name, as ``Store.save`` takes them."""
+    """The pictures that belong into the folder of ``result``, by file name, as ``Store.save`` takes them.
+
+    They show what is to be shown: with a speaker's baseline the adjusted scores, with its name beside the model's.
+    """
+    if (judged := result.adjusted) is not None:
+        model = replace(result.model, name=f"{result.model.name} + {judged.baseline}")
+        result = replace(result, prediction=judged.prediction, timeline=judged.timeline, frames=judged.frames,
+                         segments=judged.segments, model=model, adjusted=None)
     charts = {"scores.png": scores_png(result.prediction, lang)}
     if result.timeline is not None:
         charts["timeline.png"] = timeline_png(result, lang)
@@ -142,6 +178,13 @@ class _Sheet:
         if width > 0:
             round_ = f"round,pad=0,rounding_size={min(height, width) / 2}"
             self.axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=round_, facecolor=colour, linewidth=0))
+
+    def cell(self, x: float, y: float, size: float, colour: str, share: float) -> None:
+        """A square, the fuller the larger ``share``; never so dark that ink on it cannot be read."""
+        from matplotlib.patches import Rectangle
+
+        self.axes.add_patch(Rectangle((x, y), size - 2, size - 2, facecolor=LINE, alpha=0.35, linewidth=0))
+        self.axes.add_patch(Rectangle((x, y), size - 2, size - 2, facecolor=colour, alpha=0.6 * share, linewidth=0))
 
     def headline(self, prediction: Prediction, right: str) -> None:
         """Emotion and score, runner-up below, and a remark on the right."""
