@@ -17,11 +17,13 @@ function attach() {
     source = "";
     return;
   }
-  if (box.dataset.src !== source) {
+  if (box.dataset.src !== source) { // empty while the folder is being written
     source = box.dataset.src;
     audio.pause();
-    audio.src = source;
+    if (source) audio.src = source;
+    else audio.removeAttribute("src");
   }
+  box.querySelector(".ser-play").disabled = !source;
   names = JSON.parse(box.dataset.names);
   keys = JSON.parse(box.dataset.keys);
   hop = Number(box.dataset.hop || 0);
@@ -56,7 +58,15 @@ function seek(seconds) {
   paint();
 }
 
-const toggle = () => (audio.paused ? audio.play() : audio.pause());
+const toggle = () => source && (audio.paused ? audio.play() : audio.pause());
+
+let last = ""; // on a phone the answer is below the button: go there when work begins and when it ends
+function arrive() {
+  const first = element.querySelector("section"), now = first ? first.className : "";
+  if (now !== last && /ser-(running|hero|failed)/.test(now) && element.getBoundingClientRect().top > window.innerHeight * 0.4)
+    element.scrollIntoView({ behavior: "smooth", block: "start" });
+  last = now;
+}
 
 element.addEventListener("click", (event) => {
   const act = event.target.closest("[data-act]");
@@ -87,13 +97,13 @@ element.addEventListener("pointermove", (event) => {
 document.addEventListener("keydown", (event) => {
   if (!element.isConnected || element.offsetParent === null || event.ctrlKey || event.metaKey || event.altKey) return;
   const inPlayer = card() && card().contains(event.target);
-  const busy = event.target.closest && event.target.closest("input, textarea, select, button, summary, a, [contenteditable], [role=tab], [role=radio]");
-  if (event.key === "Enter" && !busy) {
+  const taken = event.target.closest && event.target.closest("input, textarea, select, button, summary, a, [contenteditable], [role=tab], [role=radio]");
+  if (event.key === "Enter" && !taken) {
     const go = document.querySelector("#ser-analyze");
     if (go && go.offsetParent !== null) go.click();
     return;
   }
-  if (!card() || (busy && !(inPlayer && !["Enter", " "].includes(event.key)))) return;
+  if (!card() || (taken && !(inPlayer && !["Enter", " "].includes(event.key)))) return;
   const step = event.shiftKey ? 5 : 1;
   const moves = { ArrowLeft: audio.currentTime - step, ArrowRight: audio.currentTime + step, Home: 0, End: length() };
   if (event.key === " ") toggle();
@@ -105,5 +115,5 @@ document.addEventListener("keydown", (event) => {
 for (const name of ["play", "pause", "ended", "seeked", "loadedmetadata"]) audio.addEventListener(name, follow);
 audio.addEventListener("play", () => document.dispatchEvent(new CustomEvent("ser-plays", { detail: audio })));
 document.addEventListener("ser-plays", ({ detail }) => detail !== audio && audio.pause());
-watch("value", attach);
+watch("value", () => { attach(); arrive(); });
 attach();

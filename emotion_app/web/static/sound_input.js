@@ -121,7 +121,7 @@ async function takeExample(button) {
   clear();
   const mine = turn;
   state = "chosen";
-  shown = { name: button.textContent, note: "" };
+  shown = { name: button.getAttribute("data-title"), note: "" };
   props.value = { example: button.getAttribute("data-example") };
   show("");
   const answer = await fetch(button.getAttribute("data-url"));

@@ -12,13 +12,15 @@ EXAMPLE = """```python
 from gradio_client import Client, handle_file
 
 result, files = Client("http://127.0.0.1:7860").predict(
-    file=handle_file("clip.wav"), granularity="frame", embedding="none", model="auto", api_name="/analyze")
+    file=handle_file("clip.wav"), granularity="frame",
+    embedding="none", model="auto", api_name="/analyze")
 ```"""
 
 
 def build(shell: Shell) -> None:
     """Lay the page out inside its tab."""
-    text = gr.Markdown(about_text(shell.first), elem_classes="ser-card ser-about", elem_id="ser-about")
+    with gr.Column(elem_classes="ser-card ser-about"):
+        text = gr.Markdown(about_text(shell.first), elem_id="ser-about", buttons=[])
     shell.bind(text, about_text)
 
 

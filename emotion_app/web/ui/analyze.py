@@ -17,7 +17,7 @@ from emotion_app.web.ui.shell import MODEL_SLOT, Shell
 from emotion_app.web.ui.sound_input import make_sound_input, sound_markup
 from emotion_app.web.ui.sounds import resolve_sound
 from emotion_app.web.ui.theme import read_static
-from emotion_app.web.ui.views import Empty, Failed, Running, View
+from emotion_app.web.ui.views import Done, Empty, Failed, Running, View
 
 LARGE, LITE, AUTO = "emotion2vec_plus_large", "lite", "auto"
 MODEL_CHOICES = (AUTO, LARGE, LITE)  # all that a client may name: a path or a hub id would make the server load it
@@ -52,7 +52,7 @@ def build(shell: Shell, chip: gr.HTML) -> None:
     view = gr.State(Empty())
     with gr.Row(elem_classes="ser-columns"):
         with gr.Column(scale=5, min_width=300, elem_classes="ser-give"):
-            with gr.Group(elem_classes="ser-card"):
+            with gr.Column(elem_classes="ser-card"):
                 sound = make_sound_input(words, shell.settings.limits, shell.examples)
             with gr.Column(elem_classes="ser-card ser-options"):
                 granularity = gr.Radio(_granularities(words), value="utterance", label=words("ser_granularity"),
@@ -86,7 +86,7 @@ def _connect(shell: Shell, parts: _Parts, chip: gr.HTML) -> None:
     async def page_analyze(lang: str, sound: object, granularity: str, embedding: bool, model: str,
                            request: gr.Request) -> AsyncIterator[list[Any]]:
         async for view in _analysis(shell, request.session_hash or "", lang, sound, granularity, embedding, model):
-            running = isinstance(view, Running)
+            running = isinstance(view, Running) or (isinstance(view, Done) and not view.folder)
             yield [render(view, shell.said(lang)), view, gr.Button(visible=not running), gr.Button(visible=running)]
 
     def look(lang: str, model: str) -> str:

@@ -17,7 +17,7 @@ from emotion_app.errors import BusyError, EmotionError
 from emotion_app.labels import Lang
 from emotion_app.metrics import Metrics
 from emotion_app.store import SavedResult, Store
-from emotion_app.types import Result, n_frames
+from emotion_app.types import Result
 from emotion_app.web.ui.views import Done, Failed, Running, Step, View, view_of
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ class Log:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._steps: dict[str, tuple[float, float, float | None]] = {}  # name -> (began, fraction, seconds)
+        self.result: Result | None = None  # there before it is saved: people need not wait for the pictures
 
     def tell(self, progress: Progress) -> None:
         """Take a report of the analyzer."""
@@ -99,6 +100,7 @@ class Jobs:
                                        deadline_s=limits.deadline_s, progress=tell.tell, cancel=cancel)
         if cancel.is_set():
             raise BusyError("CANCELLED")
+        tell.result = result
         tell.mark("save", 0.0)
         saved = self.store.save(result, result_charts(result, lang))
         tell.mark("save", 1.0)
@@ -128,7 +130,8 @@ class Jobs:
                 now, state = time.monotonic(), tuple((s.name, int(100 * s.fraction)) for s in steps.steps())
                 if state != shown or now - told >= TELL_S:
                     shown, told = state, now
-                    yield Running(name, steps.steps())
+                    result = steps.result
+                    yield Running(name, steps.steps()) if result is None else view_of(result, None, steps.steps())
                 await asyncio.sleep(LOOK_S)
             yield finished(future, steps, options)
         finally:
@@ -153,7 +156,7 @@ def finished(future: Future[tuple[Result, SavedResult]], steps: Log, options: Op
     error = future.exception()
     if error is None:
         result, saved = future.result()
-        return view_of(result, saved, steps.steps(), n_frames(len(result.waveform.samples)))
+        return view_of(result, saved, steps.steps())
     return Failed(as_problem(error), options.model or "auto", steps.steps())
 
 

@@ -92,7 +92,7 @@ def _said(segment: Segment, words: Words) -> str:
 def _axis(duration_s: float) -> str:
     step = next((s for s in (1, 2, 5, 10, 15, 30, 60, 120, 300) if duration_s / s <= 7), 600)
     ticks = "".join(f'<span style="left:{100 * t / duration_s:.2f}%">{t // 60}:{t % 60:02d}</span>'
-                    for t in range(0, int(duration_s - 0.35 * step) + 1, step)) if duration_s >= 1 else ""
+                    for t in range(0, int(0.94 * duration_s) + 1, step)) if duration_s >= 1 else ""
     return f'<div class="ser-axis" aria-hidden="true">{ticks}</div>'
 
 

@@ -43,11 +43,14 @@ def _empty(_: Empty, words: Words) -> str:
 def _running(view: Running, words: Words) -> str:
     last = view.steps[-1] if view.steps else Step("decode", 0.0, 0.0)
     hint = words("ser_running_first") if last.name in ("download", "load") else ""
-    percent = f'<progress max="100" value="{100 * last.fraction:.0f}"></progress>' if 0 < last.fraction < 1 else (
-        '<progress></progress>')
+    known = 0 < last.fraction < 1
+    now = f' aria-valuenow="{100 * last.fraction:.0f}"' if known else ""
+    bar = (f'<div class="ser-progress{"" if known else " ser-unknown-length"}" role="progressbar" aria-valuemin="0" '
+           f'aria-valuemax="100"{now}>'
+           f'<b style="width:{100 * last.fraction if known else 30:.1f}%"></b></div>')
     return (f'<section class="ser-card ser-running" aria-busy="true"><div class="ser-now"><i class="ser-spin"></i>'
             f'<div><h2 role="status">{escape(words(f"ser_step_{last.name}"))}</h2><p>{escape(view.source)}</p></div>'
-            f'</div>{percent}<p class="ser-hint">{escape(hint)}</p></section>{_log(view.steps, words)}')
+            f'</div>{bar}<p class="ser-hint">{escape(hint)}</p></section>{_log(view.steps, words)}')
 
 
 def _failed(view: Failed, words: Words) -> str:
@@ -59,7 +62,7 @@ def _failed(view: Failed, words: Words) -> str:
     return (f'<section class="ser-card ser-failed" role="alert"><h2>{escape(words("ser_failed_title"))}</h2>'
             f'<p>{escape(error.text(words.lang))}</p><p class="ser-hint">{escape(words(f"ser_do_{act}"))}</p>'
             f'<button type="button" class="ser-act" data-act="{act}">{escape(words(key))}</button>'
-            f'<span class="ser-code">{error.code}</span></section>{_log(view.steps, words)}')
+            f'<span class="ser-code">{error.code}</span></section>{_log(view.steps, words, broken=True)}')
 
 
 def _way_out(error: EmotionError, model: str) -> tuple[str, str]:
@@ -72,7 +75,8 @@ def _way_out(error: EmotionError, model: str) -> tuple[str, str]:
 
 
 def _done(view: Done, words: Words) -> str:
-    return "".join((_hero(view, words), _bars(view, words), player_html(view, words, _url(view, "processed_audio.wav")),
+    url = _url(view, "processed_audio.wav") if view.folder else ""
+    return "".join((_hero(view, words), _bars(view, words), player_html(view, words, url),
                     _downloads(view, words), _log(view.steps, words, view)))
 
 
@@ -115,6 +119,9 @@ def _url(view: Done, name: str) -> str:
 
 
 def _downloads(view: Done, words: Words) -> str:
+    if not view.folder:
+        return (f'<section class="ser-card ser-downloads" aria-busy="true"><span class="ser-hint">'
+                f'{escape(words("ser_step_save"))}</span></section>')
     single = "".join(f'<a href="{_url(view, name)}" download="{name}">{name}<small>{size_text(size)}</small></a>'
                      for name, size in view.files)
     return (f'<section class="ser-card ser-downloads" aria-label="{escape(words("ser_download"))}">'
@@ -122,17 +129,17 @@ def _downloads(view: Done, words: Words) -> str:
             f'<i aria-hidden="true">⬇</i> {escape(words("ser_download_all"))}</a>{single}</section>')
 
 
-def _log(steps: tuple[Step, ...], words: Words, view: Done | None = None) -> str:
+def _log(steps: tuple[Step, ...], words: Words, view: Done | None = None, *, broken: bool = False) -> str:
     if not steps:
         return ""
-    lines = "".join(_log_line(step, words, view) for step in steps)
+    lines = "".join(_log_line(step, words, view, broken) for step in steps)
     return f'<section class="ser-card ser-log"><h3>{escape(words("ser_log"))}</h3><ol>{lines}</ol></section>'
 
 
-def _log_line(step: Step, words: Words, view: Done | None) -> str:
-    ended = step.fraction >= 1
+def _log_line(step: Step, words: Words, view: Done | None, broken: bool) -> str:
+    kind, sign = ("ok", "✓") if step.fraction >= 1 else ("broken", "✗") if broken else ("going", "…")
     detail = _detail(step, words, view) if view else (f"{100 * step.fraction:.0f} %" if 0 < step.fraction < 1 else "")
-    return (f'<li class="{"ser-ok" if ended else "ser-going"}"><i aria-hidden="true">{"✓" if ended else "…"}</i>'
+    return (f'<li class="ser-{kind}"><i aria-hidden="true">{sign}</i>'
             f'<span>{escape(words(f"ser_log_{step.name}"))} <small>{escape(detail)}</small></span>'
             f'<em>{time_text(step.seconds)}</em></li>')
 

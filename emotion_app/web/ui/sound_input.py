@@ -41,11 +41,11 @@ def sound_markup(words: Words, limits: Limits, examples: tuple[Example, ...]) ->
     data = " ".join(f'data-{key}="{escape(text)}"' for key, text in said.items())
     return (
         f'<div class="ser-input" {data}>'
-        f'<label class="ser-drop"><input type="file" accept="{ACCEPT}" aria-label="{escape(words("ser_in_choose"))}">'
+        f'<div class="ser-row"><label class="ser-drop"><input type="file" accept="{ACCEPT}" aria-label="{escape(words("ser_in_choose"))}">'
         f'<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M12 16V5m0 0L7.5 9.5M12 5l4.5 4.5M4 15.5V18a2 2 0 0 0 2 2h12a2 2 0 0 0 2-2v-2.5"/></svg>'
         f'<b>{escape(words("ser_in_drop"))}</b><span>{escape(words("ser_in_formats"))}</span>'
         f'<span>{escape(words("ser_in_best", mb=f"{limits.upload_mb:g}", minutes=f"{limits.clip_s / 60:g}"))}</span></label>'
-        f'<button type="button" class="ser-rec"><i aria-hidden="true">🎙</i> {escape(words("ser_in_record"))}</button>'
+        f'<button type="button" class="ser-rec"><i aria-hidden="true">🎙</i> {escape(words("ser_in_record"))}</button></div>'
         f'<div class="ser-recording"><span class="ser-dot" aria-hidden="true"></span><span class="ser-clock">0:00</span>'
         f'<span class="ser-level" aria-hidden="true"><b></b></span>'
         f'<button type="button" class="ser-rec-stop">{escape(words("ser_in_stop"))}</button>'
@@ -61,10 +61,15 @@ def sound_markup(words: Words, limits: Limits, examples: tuple[Example, ...]) ->
 
 
 def _examples(words: Words, examples: tuple[Example, ...]) -> str:
-    if not examples:
+    """Chips for the clips in the page's language, and the long one whose style changes."""
+    shown = [e for e in examples if e.language == words.lang or e.style == "changing"]
+    if not shown:
         return ""
     chips = "".join(
         f'<button type="button" class="ser-example" data-example="{escape(e.path.name)}" '
-        f'data-url="{EXAMPLES_URL}/{escape(e.path.name)}">{escape(e.zh if words.lang == "zh" else e.en)}</button>'
-        for e in examples)
-    return f'<div class="ser-examples"><span>📝 {escape(words("ser_in_examples"))}</span>{chips}</div>'
+        f'data-url="{EXAMPLES_URL}/{escape(e.path.name)}" data-title="{escape(e.title(words.lang))}" '
+        f'title="{escape(e.title(words.lang))} · {words("ser_seconds", seconds=f"{e.duration_s:.1f}")}">'
+        f'{escape(e.short(words.lang))}</button>'
+        for e in shown)
+    return (f'<div class="ser-examples"><span>📝 {escape(words("ser_in_examples"))} '
+            f'<small>{escape(words("ser_in_synthetic"))}</small></span>{chips}</div>')

@@ -7,18 +7,37 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emotion_app.errors import AccessError, RequestError
+from emotion_app.labels import Lang
 
 EXAMPLES_DIR = Path(__file__).resolve().parents[3] / "examples" / "clips"
 
 
 @dataclass(frozen=True)
 class Example:
-    """A clip that the project made itself (speech synthesis)."""
+    """A clip that the project made itself (speech synthesis).
+
+    Attributes:
+        language: what is spoken.
+        style: how, e.g. ``cheerful``; ``changing`` is the long one for the timeline.
+        zh: title, ``who · how``.
+        en: the same in English.
+    """
 
     path: Path
+    language: str
     style: str
+    duration_s: float
     zh: str
     en: str
+
+    def title(self, lang: Lang) -> str:
+        """The whole title."""
+        return self.zh if lang == "zh" else self.en
+
+    def short(self, lang: Lang) -> str:
+        """How it is spoken: the part of the title behind the dot."""
+        how = self.title(lang).rpartition(" · ")[2]
+        return how[:1].upper() + how[1:]
 
 
 @dataclass(frozen=True)
@@ -35,8 +54,9 @@ def load_examples(folder: Path = EXAMPLES_DIR) -> tuple[Example, ...]:
     if not index.is_file():
         return ()
     rows = json.loads(index.read_text("utf-8"))
-    return tuple(Example(folder / row["file"], row["style"], row["zh"], row["en"]) for row in rows
-                 if (folder / row["file"]).is_file())
+    return tuple(
+        Example(folder / row["file"], row["language"], row["style"], row["duration_s"], row["title_zh"], row["title_en"])
+        for row in rows if (folder / row["file"]).is_file())
 
 
 def resolve_sound(payload: object, examples: tuple[Example, ...], upload_dir: Path) -> Sound:

@@ -9,7 +9,7 @@ import gradio as gr
 from emotion_app.labels import EMOTIONS
 
 STATIC = Path(__file__).resolve().parent.parent / "static"
-FONTS = ["PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "Noto Sans SC", "system-ui", "sans-serif", "Noto Color Emoji"]
+FONTS = ["ser-emoji", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "Noto Sans SC", "system-ui", "sans-serif"]
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
 

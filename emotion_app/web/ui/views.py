@@ -11,7 +11,7 @@ from emotion_app.errors import EmotionError
 from emotion_app.labels import INDEX
 from emotion_app.notes import Note
 from emotion_app.store import SavedResult
-from emotion_app.types import Granularity, ModelInfo, Origin, Prediction, Result, Segment, Timeline
+from emotion_app.types import Granularity, ModelInfo, Origin, Prediction, Result, Segment, Timeline, n_frames
 
 N_BARS = 180  # bars of the drawn waveform: about 4 px each on a wide page, 2 px on a phone
 N_TRACK = 1500  # caption points sent to the browser; a 30 s clip keeps every frame
@@ -57,7 +57,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Track:
-    """Best class over time for captions: ``labels[i]`` with ``percent[i]`` holds for ``[i * hop_s, (i + 1) * hop_s)``."""
+    """Captions: class ``labels[i]`` of the segment, and its score ``percent[i]``, in ``[i * hop_s, (i + 1) * hop_s)``."""
 
     hop_s: float
     labels: tuple[int, ...]
@@ -74,7 +74,7 @@ class Done:
         bar_labels: index of the emotion under each bar.
         track: captions, in frame mode.
         river: (<= N_RIVER, 9) scores over time, in frame mode.
-        folder: name of the result folder.
+        folder: name of the result folder; empty while it is being written.
         files: names and sizes in bytes of what can be downloaded.
     """
 
@@ -99,14 +99,13 @@ class Done:
 View = Empty | Running | Failed | Done
 
 
-def view_of(result: Result, saved: SavedResult, steps: tuple[Step, ...], n_frames: int) -> Done:
-    """Reduce a saved result to what the page draws.
+def view_of(result: Result, saved: SavedResult | None, steps: tuple[Step, ...]) -> Done:
+    """Reduce a result to what the page draws.
 
     Args:
         result: the answer.
-        saved: its folder.
+        saved: its folder; None while it is being written.
         steps: the processing log.
-        n_frames: frames that the model computed.
     """
     duration_s = result.waveform.duration_s
     return Done(
@@ -118,14 +117,14 @@ def view_of(result: Result, saved: SavedResult, steps: tuple[Step, ...], n_frame
         segments=result.segments,
         notes=result.notes,
         model=result.model,
-        n_frames=n_frames,
+        n_frames=n_frames(len(result.waveform.samples)),
         steps=steps,
         peaks=_peaks(result.waveform.samples),
         bar_labels=_bar_labels(result, duration_s),
-        track=_track(result.timeline) if result.timeline else None,
+        track=_track(result, result.timeline) if result.timeline else None,
         river=_thin(result.timeline.scores, N_RIVER) if result.timeline else None,
-        folder=saved.name,
-        files=tuple((path.name, path.stat().st_size) for path in saved.files),
+        folder=saved.name if saved else "",
+        files=tuple((path.name, path.stat().st_size) for path in saved.files) if saved else (),
     )
 
 
@@ -139,24 +138,22 @@ def _peaks(samples: NDArray[np.float32]) -> tuple[float, ...]:
 
 
 def _bar_labels(result: Result, duration_s: float) -> tuple[int, ...]:
-    whole = INDEX[result.prediction.label]
-    if not result.segments:
-        return (whole,) * N_BARS
-    labels = []
-    for i in range(N_BARS):
-        at = (i + 0.5) / N_BARS * duration_s
-        inside = [s for s in result.segments if s.start_s <= at < s.end_s]
-        labels.append(INDEX[inside[0].prediction.label] if inside else labels[-1] if labels else whole)
-    return tuple(labels)
+    return tuple(_label_at(result, (i + 0.5) / N_BARS * duration_s) for i in range(N_BARS))
 
 
-def _track(timeline: Timeline) -> Track:
+def _label_at(result: Result, at_s: float) -> int:
+    """Class of the segment at a time; captions, strip and waveform must say the same."""
+    for segment in result.segments:
+        if at_s < segment.end_s:
+            return INDEX[segment.prediction.label]
+    return INDEX[(result.segments[-1].prediction if result.segments else result.prediction).label]
+
+
+def _track(result: Result, timeline: Timeline) -> Track:
     scores = _thin(timeline.scores, N_TRACK)
-    return Track(
-        hop_s=(timeline.end_s - timeline.start_s) / len(scores),
-        labels=tuple(int(i) for i in scores.argmax(axis=1)),
-        percent=tuple(int(round(100 * float(v))) for v in scores.max(axis=1)),
-    )
+    hop_s = (timeline.end_s - timeline.start_s) / len(scores)
+    labels = tuple(_label_at(result, timeline.start_s + (i + 0.5) * hop_s) for i in range(len(scores)))
+    return Track(hop_s, labels, tuple(round(100 * float(row[label])) for row, label in zip(scores, labels, strict=True)))
 
 
 def _thin(scores: NDArray[np.float32], n: int) -> NDArray[np.float32]:
