@@ -301,4 +301,5 @@ def _done(task: asyncio.Future[None]) -> None:
 
 def _refused(error: EmotionError) -> socketio.exceptions.ConnectionRefusedError:
     return socketio.exceptions.ConnectionRefusedError(
-        error.text("en"), {"code": error.code, "en": error.text("en"), "zh": error.text("zh")})
+        error.text("en"), {"code": error.code, "en": error.text("en"), "zh": error.text("zh")}
+    )
