@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from emotion_app.analyzer import Analyzer, Options
 from emotion_app.charts import result_charts
-from emotion_app.errors import AudioError, EmotionError
+from emotion_app.errors import AudioError, EmotionError, ModelError
 from emotion_app.labels import Lang
 from emotion_app.metrics import Metrics
 from emotion_app.models.loader import known_models, resolve
@@ -61,6 +61,7 @@ def _add_analysis(router: APIRouter, settings: Settings, analyzer: Analyzer, sto
     ) -> JSONResponse:
         try:
             options = Options(granularity, embedding, model, precision, window_s)  # type: ignore[arg-type]
+            _check_model(model, settings)
             if save:
                 await run_in_threadpool(store.check_space)
             async with _on_disk(file, settings) as path, _while_connected(request) as gone:
@@ -129,6 +130,21 @@ def _add_results(router: APIRouter, store: Store) -> None:
     def delete(name: str) -> Response:
         store.delete(name)
         return Response(status_code=204)
+
+
+def _check_model(model: str | None, settings: Settings) -> None:
+    """A client may name models that are here; it may not name directories, nor make the server download.
+
+    Raises:
+        ModelError: MODEL_UNKNOWN, MODEL_MISSING.
+    """
+    if model in (None, "auto", settings.model):
+        return
+    known = [m.name for m in known_models()]
+    if model not in known:
+        raise ModelError("MODEL_UNKNOWN", name=model, known=", ".join(known))
+    if not resolve(model, settings).ready:
+        raise ModelError("MODEL_MISSING", name=model)
 
 
 def _document(result: Result, store: Store | None, lang: Lang) -> dict[str, Any]:
