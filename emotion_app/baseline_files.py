@@ -1,4 +1,4 @@
-"""Where baselines live: a JSON file for each name, and one for each model's fitted rule. Written aside, then renamed."""
+"""Where baselines live: a JSON file for each name, one for each model's fitted rule; written aside, then renamed."""
 
 from __future__ import annotations
 

@@ -16,7 +16,10 @@ import typer
 from rich.table import Table
 
 from emotion_app.cli.analyze import analyze
+from emotion_app.cli.baseline import baseline_app
+from emotion_app.cli.batch import batch
 from emotion_app.cli.common import Device, Engine, Model, Offline, Precision, err, lang, out
+from emotion_app.cli.evaluate import evaluate
 from emotion_app.cli.models import models_app
 from emotion_app.errors import EmotionError
 from emotion_app.settings import read_settings
@@ -28,6 +31,9 @@ app = typer.Typer(
     help="Speech emotion recognition with Emotion2Vec+ Large.",
 )
 app.command()(analyze)
+app.command()(batch)
+app.command()(evaluate)
+app.add_typer(baseline_app, name="baseline")
 app.add_typer(models_app, name="models")
 
 

@@ -23,6 +23,7 @@ def analyze(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
     save: Annotated[Path | None, typer.Option("--out", "-o", help="Save a result folder for each file here.")] = None,
     window_s: Annotated[float | None, typer.Option(help="Smoothing of the timeline in seconds.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Judge against this speaker's baseline.")] = None,
     model: Model = None,
     engine: Engine = None,
     precision: Precision = None,
@@ -37,7 +38,7 @@ def analyze(
     settings = read_settings(
         model=model, engine=engine, precision=precision, device=device, offline=offline, outputs_dir=save
     )
-    options = Options(granularity, embedding, window_s=window_s)  # type: ignore[arg-type]  # checked there
+    options = Options(granularity, embedding, window_s=window_s, baseline=baseline)  # type: ignore[arg-type]  # checked
     store = Store(settings.outputs_dir, settings.limits) if save is not None else None
     worst = 0
     analyzer = Analyzer(settings)
@@ -82,7 +83,7 @@ def _report_failure(path: Path, error: EmotionError, as_json: bool) -> None:
 
 def print_result(path: Path, result: Any, folder: Path | None) -> None:
     """The answer as a table: headline, nine bars, segments, notes."""
-    p, words = result.prediction, lang()
+    p, words = result.view.prediction, lang()
     out.print(f"\n[bold]{path.name}[/bold]  {result.waveform.duration_s:.2f} s")
     (best, score), (second, runner_up) = p.top(2)
     then = "其次" if words == "zh" else "then"
@@ -95,9 +96,13 @@ def print_result(path: Path, result: Any, folder: Path | None) -> None:
         bar = "█" * round(30 * float(score)) or "▏"
         table.add_row(f"  {emotion.emoji}", emotion.name(words), f"[{emotion.colour}]{bar}[/]", f"{100 * score:5.1f} %")
     out.print(table)
-    if result.segments:
+    if result.adjusted is not None:
+        plain = result.prediction
+        title = "未按基线调整" if words == "zh" else "without the baseline"
+        out.print(f"  [dim]{title}: {plain.emotion.name(words)} {100 * plain.confidence:.1f} %[/dim]")
+    if result.view.segments:
         spans = Table("start s", "end s", "emotion", "score", box=None, padding=(0, 2), header_style="dim")
-        for s in result.segments:
+        for s in result.view.segments:
             e = s.prediction.emotion
             spans.add_row(
                 f"{s.start_s:.2f}",

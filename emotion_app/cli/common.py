@@ -10,7 +10,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from emotion_app.labels import Lang
 
@@ -51,3 +58,16 @@ def progress_line(title: str, *, show: bool) -> Iterator[Callable[[Any], None]]:
     ) as bar:
         task = bar.add_task(title, total=1.0)
         yield lambda p: bar.update(task, description=f"{title} · {p.step}", completed=p.fraction)
+
+
+@contextmanager
+def count_line(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress line on stderr for many clips, called with (done, all); only where somebody looks."""
+    if not err.is_terminal:
+        yield lambda done, total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
