@@ -22,10 +22,12 @@ from emotion_app.manifest import Item, read_manifest
 from emotion_app.result_files import BOM, csv_line
 
 RESULTS, TABLE, SEGMENTS = "results.jsonl", "results.csv", "segments.csv"
-MEDIA = frozenset(  # noqa: SIM905 - forty words are easier to read so
-    ".wav .wave .mp3 .m4a .m4b .aac .ogg .oga .opus .flac .webm .wma .amr .3gp .3g2 .aif .aiff .aifc .caf .au .snd .ac3"
-    " .mka .mp2 .mpga .mp4 .m4v .mov .mkv .avi .flv .ts .mpg .mpeg .wmv .w64 .rf64 .spx .ape .wv .tta".split()
-)  # what a folder is searched for; a file named by itself may have any suffix
+MEDIA = frozenset({
+    ".wav", ".wave", ".mp3", ".m4a", ".m4b", ".aac", ".ogg", ".oga", ".opus", ".flac", ".webm", ".wma", ".amr",
+    ".3gp", ".3g2", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".ac3", ".mka", ".mp2", ".mpga", ".mp4", ".m4v",
+    ".mov", ".mkv", ".avi", ".flv", ".ts", ".mpg", ".mpeg", ".wmv", ".w64", ".rf64", ".spx", ".ape", ".wv", ".tta",
+    ".split",
+})  # what a folder is searched for; a file named by itself may have any suffix
 _BLOCK = 1 << 20
 
 

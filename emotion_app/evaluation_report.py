@@ -19,6 +19,7 @@ from emotion_app.labels import KEYS
 from emotion_app.scoring import Figure
 
 FAILURES_SHOWN = 20
+FEW_SPEAKERS = 10  # below: a bootstrap over them is too narrow
 _FIGURES = (("uar", "UAR"), ("wa", "WA"), ("macro_f1", "macro F1"), ("neutral_heavy", "accuracy at 85 % neutral"),
             ("ece", "ECE"))  # fmt: skip
 
@@ -115,7 +116,8 @@ def _left_out(report: Report) -> list[str]:
     lines = []
     if report.foreign:
         words = ", ".join(f"{label} ({count})" for label, count in sorted(report.foreign.items()))
-        lines += [f"Left out, because their labels are none of the nine (`--map label=emotion` maps them): {words}.", ""]
+        lines += [f"Left out, because their labels are none of the nine (map them: `--map label=emotion`): {words}.",
+                  ""]  # fmt: skip
     if report.unlabelled:
         lines += [f"Left out, because they have no label: {report.unlabelled} clips.", ""]
     if report.failures:
@@ -149,7 +151,7 @@ def _section(corpus: CorpusReport, picture: str | None) -> list[str]:
     if not math.isnan(corpus.called_unknown):
         lines += [f"Speech called unknown: {100 * corpus.called_unknown:.1f} %.", ""]
     recall, precision, f1 = (metric(corpus.confusion) for metric in (scoring.recalls, scoring.precisions, scoring.f1s))
-    by_class = [[KEYS[c], f"{corpus.confusion[c].sum():.0f}", *(_percent(figure[c]) for figure in (recall, precision, f1))]
+    by_class = [[KEYS[c], f"{corpus.confusion[c].sum():.0f}", *(_percent(f[c]) for f in (recall, precision, f1))]
                 for c in corpus.classes]  # fmt: skip
     lines += _table(["class", "clips", "recall", "precision", "F1"], by_class)
     lines += ["", "Answers (columns) by label (rows):", "", *_matrix(corpus)]
@@ -164,7 +166,8 @@ def _section(corpus: CorpusReport, picture: str | None) -> list[str]:
 
 def _about_intervals(corpus: CorpusReport) -> str:
     if corpus.clusters == "speaker":
-        return f"Intervals over {corpus.n_speakers} speakers (speakers are drawn, not clips)."
+        few = "; so few that the intervals are rough" if corpus.n_speakers < FEW_SPEAKERS else ""
+        return f"Intervals over {corpus.n_speakers} speakers (speakers are drawn, not clips{few})."
     why = "the list does not name all speakers" if corpus.n_speakers != 1 else "there is only one speaker"
     return f"Intervals over single clips, because {why}: they say nothing about other speakers."
 

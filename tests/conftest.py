@@ -29,4 +29,5 @@ def clips() -> list[Path]:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """The embedded model, results and models in a fresh folder, no hub."""
-    return Settings(model="lite", offline=True, outputs_dir=tmp_path / "outputs", models_dir=tmp_path / "models")
+    return Settings(model="lite", offline=True, outputs_dir=tmp_path / "outputs", models_dir=tmp_path / "models",
+                    baselines_dir=tmp_path / "baselines")
