@@ -14,8 +14,7 @@ from rich.progress import track
 from emotion_app.engine import Engine
 from emotion_app.labels import INDEX
 from emotion_app.models import FrameModel
-from emotion_app.types import BaselineRule
-from emotion_app.types import MIN_SAMPLES, SAMPLE_RATE, Floats, Waveform
+from emotion_app.types import MIN_SAMPLES, SAMPLE_RATE, BaselineRule, Floats, Waveform
 from training import waves
 from training.manifest import Clip
 
@@ -27,7 +26,7 @@ CHUNK = 64  # clips decoded at a time
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """``plain`` and ``reference`` (n, 9): mean frame logits of each clip; ``reference`` is ``plain`` without a second head."""
+    """Mean frame logits (n, 9) of each clip; ``reference`` is ``plain`` when the model has no second head."""
 
     plain: Logits
     reference: Logits

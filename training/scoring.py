@@ -56,7 +56,7 @@ def macro_f1(truth: Ints, answer: Ints) -> float:
 
 
 def neutral_heavy(truth: Ints, answer: Ints) -> float:
-    """Accuracy if NEUTRAL_SHARE of the clips were neutral and the rest were spread evenly; NaN without neutral clips."""
+    """Accuracy if NEUTRAL_SHARE of the clips were neutral and the rest spread evenly; NaN without neutral clips."""
     each = recalls(truth, answer)
     others = np.delete(each, NEUTRAL)
     return float(NEUTRAL_SHARE * each[NEUTRAL] + (1 - NEUTRAL_SHARE) * np.nanmean(others))

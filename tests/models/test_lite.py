@@ -138,5 +138,6 @@ def test_long_sound_in_blocks_equals_one_piece() -> None:
 
 
 def test_import_loads_no_training_and_no_audio_library() -> None:
-    code = "import sys, emotion_app.models.lite; bad = {'training', 'librosa', 'torchaudio'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
+    bad = "{'training', 'librosa', 'torchaudio'} & set(sys.modules)"
+    code = f"import sys, emotion_app.models.lite; sys.exit(str({bad}) if {bad} else 0)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

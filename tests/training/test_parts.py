@@ -1,0 +1,136 @@
+"""The parts of the training pipeline that have a known right answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from emotion_app.errors import ConfigError, RequestError
+from emotion_app.labels import INDEX
+from emotion_app.models.melspec import LEVEL, level
+from emotion_app.types import BaselineRule
+from training import config, encoder, heads, manifest, scoring
+from training.answers import Answers, with_baseline
+from training.augment import MAX_MELS, Augment, Augmenter, floored
+from training.manifest import Clip
+from training.sampling import Sampler
+from training.stream import Task
+
+ANGRY, HAPPY, NEUTRAL, UNKNOWN = (INDEX[key] for key in ("angry", "happy", "neutral", "unknown"))
+
+
+def test_manifest_reads_names_and_says_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text(
+        "path,corpus,speaker,emotion,split\na.wav,x,s1,开心/happy,train\nb.wav,x,s1,,train\n", encoding="utf-8"
+    )
+    first, second = manifest.read(path)
+    assert (first.emotion, first.speaker, first.path) == (HAPPY, "x/s1", tmp_path / "a.wav")
+    assert second.emotion == manifest.UNLABELLED
+    path.write_text("path,corpus,speaker,emotion,split\na.wav,x,s1,grumpy,train\n")
+    with pytest.raises(RequestError, match="grumpy"):
+        manifest.read(path)
+    path.write_text("file,label\n")
+    with pytest.raises(RequestError, match="corpus"):
+        manifest.read(path)
+    with pytest.raises(RequestError):
+        manifest.read(tmp_path / "none.csv")
+
+
+def test_config_refuses_a_name_that_does_not_exist(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("[finetune]\nstepz = 3\n")
+    with pytest.raises(ConfigError, match="stepz"):
+        config.read(path)
+    assert config.read(Path(config.__file__).parent / "configs" / "lite.toml").model.blocks >= 2
+
+
+def test_sampler_is_balanced_by_corpus_and_class() -> None:
+    clips = [Clip(Path(f"{i}"), "big", f"big/{i % 7}", NEUTRAL if i % 10 else ANGRY, "train") for i in range(1000)]
+    clips += [Clip(Path(f"s{i}"), "small", "small/0", HAPPY, "train") for i in range(5)]
+    sampler = Sampler(clips, {"big": 0.5, "small": 0.5}, 0)
+    drawn = [clips[sampler.draw()] for _ in range(4000)]
+    assert abs(np.mean([c.corpus == "small" for c in drawn]) - 0.5) < 0.03
+    assert abs(np.mean([c.emotion == ANGRY for c in drawn if c.corpus == "big"]) - 0.5) < 0.04
+
+
+def test_augmented_frames_are_bounded_level_and_the_same_for_the_same_seed() -> None:
+    mels = np.random.default_rng(0).normal(0, 1, (1200, 80)).astype(np.float32)
+    one, two = (Augmenter(Augment(), lambda: mels, lambda: mels, 3) for _ in range(2))
+    for _ in range(20):
+        a, b = one(mels, HAPPY), two(mels, HAPPY)
+        assert np.array_equal(a, b) and 10 < len(a) <= MAX_MELS and np.isfinite(a).all()
+        assert abs(level(10.0**a) - LEVEL) < 1e-3
+    assert floored(np.full((3, 80), -9.0, np.float32), -4.0).min() >= -4.0
+
+
+def test_loss_knows_the_classes_of_the_corpus() -> None:
+    allowed = torch.zeros(1, 9, dtype=torch.bool)
+    allowed[0, [HAPPY, NEUTRAL, UNKNOWN]] = True
+    logits = torch.zeros(1, 9)
+    tempting = logits.clone()
+    tempting[0, ANGRY] = 2.0  # a class that this corpus does not have costs only in the first half
+    emotion = torch.tensor([HAPPY])
+    full = torch.ones_like(allowed)
+    gain = heads.loss(tempting, emotion, full) - heads.loss(logits, emotion, full)
+    half = heads.loss(tempting, emotion, allowed) - heads.loss(logits, emotion, allowed)
+    assert half == pytest.approx(float(gain) / 2, rel=1e-5)
+
+
+def test_reference_head_undoes_a_shift_of_each_speaker() -> None:
+    generator = torch.Generator().manual_seed(0)
+    directions = 2 * torch.randn(3, 8, generator=generator)
+    clips, features = [], []
+    for speaker in range(12):
+        shift = 5 * torch.randn(8, generator=generator)
+        for i in range(30):
+            emotion = (ANGRY, HAPPY, NEUTRAL)[i % 3]
+            clips.append(Clip(Path("x"), "c", f"c/{speaker}", emotion, "train"))
+            features.append(directions[i % 3] + shift + torch.randn(8, generator=generator))
+    task, x = Task.of(clips), torch.stack(features)
+    train = (task.speaker < 8).nonzero().flatten()
+    centre = heads.Centre.of(x[train], heads.take(task, train))
+    means = heads.references(x, task, train, generator)
+    head = heads.solve(x[train] - centre.shift(*means), heads.take(task, train), 1e-3)
+    test = (task.speaker >= 8).nonzero().flatten()
+    shift = centre.shift(*heads.references(x, task, test, generator, 10, 0.0))
+    found = scoring.uar(task.emotion[test].numpy(), head(x[test] - shift).argmax(1).numpy())
+    plain = heads.solve(x[train], heads.take(task, train), 1e-3)
+    alone = scoring.uar(task.emotion[test].numpy(), plain(x[test]).argmax(1).numpy())
+    assert found > 0.75 and found > alone + 0.1
+
+
+def test_figures() -> None:
+    truth = np.array([NEUTRAL, NEUTRAL, NEUTRAL, ANGRY])
+    answer = np.array([NEUTRAL, NEUTRAL, ANGRY, ANGRY])
+    assert scoring.uar(truth, answer) == pytest.approx((2 / 3 + 1) / 2)
+    assert scoring.accuracy(truth, answer) == 0.75
+    assert scoring.macro_f1(truth, answer) == pytest.approx((0.8 + 2 / 3) / 2)
+    assert scoring.neutral_heavy(truth, answer) == pytest.approx(0.85 * 2 / 3 + 0.15)
+    figure = scoring.bootstrap(scoring.accuracy, truth, answer, ["a", "a", "b", "b"])
+    assert figure.low <= figure.value <= figure.high
+    scores = np.zeros((4, 9))
+    scores[:, NEUTRAL], scores[:, ANGRY] = 0.75, 0.25
+    assert scoring.calibration_error(scores, truth) == pytest.approx(0.0)
+    assert list(scoring.restricted(scores, [ANGRY, HAPPY])) == [ANGRY] * 4
+
+
+def test_baseline_protocol_uses_other_clips_of_the_same_speaker() -> None:
+    zero = np.zeros(9, np.float32)
+    rule = BaselineRule(zero, zero, zero, n0=0.0)
+    clips = [Clip(Path("x"), "c", f"c/{i % 2}", (ANGRY, NEUTRAL)[i // 2 % 2], "test") for i in range(8)]
+    logits = np.array([[5.0 * (c.speaker == "c/1") + (j == c.emotion) for j in range(9)] for c in clips], np.float32)
+    scores = with_baseline(Answers(logits, logits), clips, rule, 10, 0.0, 0)
+    assert (scores[:, [ANGRY, NEUTRAL]].argmax(1) == np.array([c.emotion == NEUTRAL for c in clips])).all()
+
+
+def test_dequantisation_undoes_scale_and_zero_point_by_row() -> None:
+    onnx = pytest.importorskip("onnx")
+    node = onnx.helper.make_node("DequantizeLinear", ["a", "b", "c"], ["d"], axis=0)
+    values, scale, zero = np.array([[1, 2], [3, 4]], np.int8), np.array([0.5, 2], np.float32), np.array([0, 1], np.int8)
+    assert np.array_equal(encoder._dequantise(values, scale, zero, node=node), [[0.5, 1], [4, 6]])
+    assert encoder._our_name("layers.2.self_attn.q_proj.weight") == "blocks.2.q.weight"
+    assert encoder._our_name("layers.0.final_layer_norm.bias") == "blocks.0.norm2.bias"
