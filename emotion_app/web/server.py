@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 STOP_S = 1  # open pages hold their event stream for ever; without a bound SIGTERM never ended the process (measured)
 BACKLOG = 2048
+LINGER_S = 1.0  # after the orderly end
+UPLOADS_PREFIX = "emotion-pages-"  # of the folder for uploads, followed by the process id
 PORTS_TRIED = 20  # when proposing another port
 
 
@@ -52,11 +55,24 @@ def serve(settings: Settings) -> None:
             log.warning("removed %d unfinished result folders of an earlier run", swept)
         app = create_app(settings, analyzer, store)
         say_address(settings, listener.getsockname()[1])
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_S,
-                                server_header=False, ws_max_size=settings.limits.stream_message_kb * 1024 * 2)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=STOP_S,
+            server_header=False,
+            ws_max_size=settings.limits.stream_message_kb * 1024 * 2,
+        )
+        signal.signal(signal.SIGTERM, _leave)  # uvicorn stops in order, then raises the signal again
         uvicorn.Server(config).run(sockets=[listener])
     finally:
         listener.close()
+        remove_uploads()
+        watchdog = threading.Timer(
+            LINGER_S, os._exit, (0,)
+        )  # a thread in a decoder or driver must not hold the process
+        watchdog.daemon = True
+        watchdog.start()
 
 
 def create_app(settings: Settings, analyzer: Analyzer, store: Store, metrics: Metrics | None = None) -> FastAPI:
@@ -116,16 +132,20 @@ def prepare_gradio() -> None:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["GRADIO_RUN_HISTORY"] = "False"
     root = Path(tempfile.gettempdir())
-    for old in root.glob("emotion-pages-*-*"):
+    for old in root.glob(f"{UPLOADS_PREFIX}*-*"):
         pid = old.name.split("-")[2]
         if pid.isdigit() and not _alive(int(pid)):
             shutil.rmtree(old, ignore_errors=True)
-    if f"emotion-pages-{os.getpid()}-" not in os.environ.get("GRADIO_TEMP_DIR", ""):
-        folder = tempfile.mkdtemp(prefix=f"emotion-pages-{os.getpid()}-")  # 0700: uploads are private
+    if f"{UPLOADS_PREFIX}{os.getpid()}-" not in os.environ.get("GRADIO_TEMP_DIR", ""):
+        folder = tempfile.mkdtemp(prefix=f"{UPLOADS_PREFIX}{os.getpid()}-")  # 0700: uploads are private
         os.environ["GRADIO_TEMP_DIR"] = folder
-        import atexit
 
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+def remove_uploads() -> None:
+    """Take away what was uploaded to this process."""
+    folder = os.environ.get("GRADIO_TEMP_DIR", "")
+    if f"{UPLOADS_PREFIX}{os.getpid()}-" in folder:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def open_port(settings: Settings) -> socket.socket:
@@ -165,6 +185,10 @@ def say_address(settings: Settings, port: int) -> None:
     url = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
     sys.stdout.write(f"\n  语音情感识别 · Speech Emotion Recognition\n  {url}\n  Ctrl+C: 停止 / stop\n\n")
     sys.stdout.flush()
+
+
+def _leave(*_: object) -> None:
+    raise SystemExit(0)
 
 
 def _listen(host: str, port: int) -> socket.socket:

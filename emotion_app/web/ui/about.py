@@ -26,8 +26,10 @@ def build(shell: Shell) -> None:
 
 def about_text(words: Words) -> str:
     """The page as Markdown."""
-    parts = [f"## {words('ser_about_what_title')}\n{words('ser_about_what')}",
-             f"## {words('ser_about_model_title')}\n{words('ser_about_model_large')}\n\n{words('ser_about_model_lite')}"]
+    parts = [
+        f"## {words('ser_about_what_title')}\n{words('ser_about_what')}",
+        f"## {words('ser_about_model_title')}\n{words('ser_about_model_large')}\n\n{words('ser_about_model_lite')}",
+    ]
     parts += [f"## {words(f'ser_about_{name}_title')}\n{words(f'ser_about_{name}')}" for name in SECTIONS[1:]]
     parts.append(f"## {words('ser_about_api_title')}\n{words('ser_about_api')}\n\n{EXAMPLE}")
     return "\n\n".join(parts)

@@ -55,18 +55,33 @@ def build(shell: Shell, chip: gr.HTML) -> None:
             with gr.Column(elem_classes="ser-card"):
                 sound = make_sound_input(words, shell.settings.limits, shell.examples)
             with gr.Column(elem_classes="ser-card ser-options"):
-                granularity = gr.Radio(_granularities(words), value="utterance", label=words("ser_granularity"),
-                                       elem_id="ser-granularity", elem_classes="ser-segmented")
-                embedding = gr.Checkbox(False, label=words("ser_embedding"), elem_id="ser-embedding",
-                                        elem_classes="ser-switch")
-                model = gr.Radio(_models(shell, words), value=AUTO, label=words("ser_model"), elem_id="ser-model",
-                                 elem_classes="ser-segmented")
+                granularity = gr.Radio(
+                    _granularities(words),
+                    value="utterance",
+                    label=words("ser_granularity"),
+                    elem_id="ser-granularity",
+                    elem_classes="ser-segmented",
+                )
+                embedding = gr.Checkbox(
+                    False, label=words("ser_embedding"), elem_id="ser-embedding", elem_classes="ser-switch"
+                )
+                model = gr.Radio(
+                    _models(shell, words),
+                    value=AUTO,
+                    label=words("ser_model"),
+                    elem_id="ser-model",
+                    elem_classes="ser-segmented",
+                )
                 go = gr.Button(words("ser_analyze"), variant="primary", size="lg", elem_id="ser-analyze")
                 stop = gr.Button(words("ser_stop"), variant="secondary", size="lg", elem_id="ser-stop", visible=False)
                 privacy = gr.HTML(_privacy(words))
         with gr.Column(scale=7, min_width=300, elem_classes="ser-get"):
-            result = gr.HTML(render(Empty(), words), js_on_load=read_static("player.js"), apply_default_css=False,
-                             elem_id="ser-result")
+            result = gr.HTML(
+                render(Empty(), words),
+                js_on_load=read_static("player.js"),
+                apply_default_css=False,
+                elem_id="ser-result",
+            )
     parts = _Parts(sound, granularity, embedding, model, go, stop, result, view)
     shell.bind(sound, lambda w: gr.HTML(markup=sound_markup(w, shell.settings.limits, shell.examples)))
     shell.bind(granularity, lambda w: gr.Radio(label=w("ser_granularity"), choices=_granularities(w)))
@@ -83,8 +98,9 @@ def build(shell: Shell, chip: gr.HTML) -> None:
 def _connect(shell: Shell, parts: _Parts, chip: gr.HTML) -> None:
     outputs = [parts.result, parts.view, parts.go, parts.stop]
 
-    async def page_analyze(lang: str, sound: object, granularity: str, embedding: bool, model: str,
-                           request: gr.Request) -> AsyncIterator[list[Any]]:
+    async def page_analyze(
+        lang: str, sound: object, granularity: str, embedding: bool, model: str, request: gr.Request
+    ) -> AsyncIterator[list[Any]]:
         async for view in _analysis(shell, request.session_hash or "", lang, sound, granularity, embedding, model):
             running = isinstance(view, Running) or (isinstance(view, Done) and not view.folder)
             yield [render(view, shell.said(lang)), view, gr.Button(visible=not running), gr.Button(visible=running)]
@@ -102,16 +118,19 @@ def _connect(shell: Shell, parts: _Parts, chip: gr.HTML) -> None:
     inputs = [shell.lang, *parts.inputs]
     again = ([parts.view], [parts.result])
     parts.go.click(page_analyze, inputs, outputs, **QUIET, **slot).then(
-        look, [shell.lang, parts.model], chip, queue=False, **QUIET).then(
-        lambda lang, view: render(view, shell.said(lang)), [shell.lang, *again[0]], again[1], queue=False, **QUIET)
-    parts.result.submit(choose, None, parts.model, queue=False, **QUIET).then(page_analyze, inputs, outputs, **QUIET, **slot)
+        look, [shell.lang, parts.model], chip, queue=False, **QUIET
+    ).then(lambda lang, view: render(view, shell.said(lang)), [shell.lang, *again[0]], again[1], queue=False, **QUIET)
+    parts.result.submit(choose, None, parts.model, queue=False, **QUIET).then(
+        page_analyze, inputs, outputs, **QUIET, **slot
+    )
     parts.stop.click(stop, None, None, queue=False, **QUIET)
     parts.model.change(look, [shell.lang, parts.model], chip, queue=False, **QUIET)
     gr.Timer(CHIP_EVERY_S).tick(look, [shell.lang, parts.model], chip, queue=False, **QUIET)
 
 
-async def _analysis(shell: Shell, session: str, lang: str, sound: object, granularity: str, embedding: bool,
-                    model: str) -> AsyncIterator[View]:
+async def _analysis(
+    shell: Shell, session: str, lang: str, sound: object, granularity: str, embedding: bool, model: str
+) -> AsyncIterator[View]:
     """Views of one analysis; every failure is one of them."""
     try:
         found = resolve_sound(sound, shell.examples, shell.upload_dir)

@@ -15,8 +15,10 @@ from emotion_app.web.ui.jobs import Log, as_problem, in_thread
 from emotion_app.web.ui.shell import MODEL_SLOT, Shell
 from emotion_app.web.ui.sounds import uploaded
 
-ABOUT = ("Analyze one clip. file: any sound or video file. granularity: utterance | frame. embedding: none | utterance | "
-         "frame. model: auto | emotion2vec_plus_large | lite. Answers with result.json and the files of the result folder.")
+ABOUT = (
+    "Analyze one clip. file: any sound or video file. granularity: utterance | frame. embedding: none | utterance | "
+    "frame. model: auto | emotion2vec_plus_large | lite. Answers with result.json and the files of the result folder."
+)
 
 
 def build(shell: Shell) -> None:
@@ -27,8 +29,9 @@ def build(shell: Shell) -> None:
     model = gr.Textbox(AUTO, visible=False)
     answer, files = gr.JSON(visible=False), gr.File(file_count="multiple", visible=False)
 
-    async def analyze(file: str, granularity: str = "utterance", embedding: str = "none",
-                      model: str = AUTO) -> tuple[dict[str, Any], list[str]]:
+    async def analyze(
+        file: str, granularity: str = "utterance", embedding: str = "none", model: str = AUTO
+    ) -> tuple[dict[str, Any], list[str]]:
         cancel = threading.Event()
         try:
             path = uploaded(file, shell.upload_dir)
@@ -38,12 +41,20 @@ def build(shell: Shell) -> None:
         except asyncio.CancelledError:
             cancel.set()
             raise
-        except Exception as error:  # noqa: BLE001 - the caller gets its code, the log the rest
+        except Exception as error:
             problem = as_problem(error)
-            raise gr.Error(f"{problem.code}: {problem.text('en')} / {problem.text('zh')}", print_exception=False) from error
+            raise gr.Error(
+                f"{problem.code}: {problem.text('en')} / {problem.text('zh')}", print_exception=False
+            ) from error
         copies = [files.move_resource_to_block_cache(str(p)) for p in saved.files]  # outputs/ itself is not served
         return {**result_to_dict(result), "folder": saved.name}, [str(Path(c)) for c in copies if c]
 
     gr.Button(visible=False).click(
-        analyze, [file, granularity, embedding, model], [answer, files], api_name="analyze", api_description=ABOUT,
-        concurrency_id=MODEL_SLOT, concurrency_limit=shell.settings.limits.ui_running)
+        analyze,
+        [file, granularity, embedding, model],
+        [answer, files],
+        api_name="analyze",
+        api_description=ABOUT,
+        concurrency_id=MODEL_SLOT,
+        concurrency_limit=shell.settings.limits.ui_running,
+    )

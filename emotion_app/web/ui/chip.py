@@ -19,8 +19,10 @@ def chip_html(status: ModelStatus, name: str, words: Words) -> str:
     kind, text = _state(status, name, words)
     more = status.error.text(words.lang) if status.error else status.note.text(words.lang) if status.note else ""
     title = f' title="{escape(more)}"' if more else ""
-    return (f'<div class="ser-chip ser-chip-{kind}" role="status"{title}><i aria-hidden="true"></i>'
-            f'<span>{escape(text)}</span></div>')
+    return (
+        f'<div class="ser-chip ser-chip-{kind}" role="status"{title}><i aria-hidden="true"></i>'
+        f"<span>{escape(text)}</span></div>"
+    )
 
 
 def _state(status: ModelStatus, name: str, words: Words) -> tuple[str, str]:

@@ -96,8 +96,16 @@ class Jobs:
             raise BusyError("SHUTTING_DOWN")
         limits = self.analyzer.settings.limits
         self.store.check_space()
-        result = self.analyzer.analyze(path, options, name=name, max_s=limits.clip_s, isolated=True,
-                                       deadline_s=limits.deadline_s, progress=tell.tell, cancel=cancel)
+        result = self.analyzer.analyze(
+            path,
+            options,
+            name=name,
+            max_s=limits.clip_s,
+            isolated=True,
+            deadline_s=limits.deadline_s,
+            progress=tell.tell,
+            cancel=cancel,
+        )
         if cancel.is_set():
             raise BusyError("CANCELLED")
         tell.result = result
@@ -107,9 +115,7 @@ class Jobs:
         self._metrics.answered("page", result)
         return result, saved
 
-    async def watch(
-        self, session: str, path: Path, name: str, options: Options, lang: Lang
-    ) -> AsyncIterator[View]:
+    async def watch(self, session: str, path: Path, name: str, options: Options, lang: Lang) -> AsyncIterator[View]:
         """The same for a page: yields what to show, last a Done or a Failed.
 
         Args:

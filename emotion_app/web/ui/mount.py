@@ -44,7 +44,7 @@ def mount_page(app: FastAPI, settings: Settings, jobs: Jobs) -> None:
         mcp_server=False,
         theme=make_theme(),
         # in <head>, not as `css=`: Gradio rewrites selectors there, and those inside @media were lost
-        head=f'<style>{style_sheet()}</style><script>{read_static("shell.js")}</script>',
+        head=f"<style>{style_sheet()}</style><script>{read_static('shell.js')}</script>",
     )
     # Mounted Blocks count as "not launched", and then Gradio 6.31 skips its check of file paths: any readable file of
     # the machine could be fetched (processing_utils._check_allowed). tests/web/test_paths.py guards this line.

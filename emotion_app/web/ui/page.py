@@ -19,8 +19,16 @@ def build_page(shell: Shell) -> gr.Blocks:
         with gr.Row(elem_id="ser-header", equal_height=False):
             brand = gr.HTML(_brand(words("ser_title")), elem_id="ser-brand", apply_default_css=False)
             chip = gr.HTML("", elem_id="ser-chip", apply_default_css=False)
-            shell.lang = gr.Radio([("中文", "zh"), ("EN", "en")], value=DEFAULT_LANG, label=words("ser_language"),
-                                  show_label=False, container=False, min_width=0, elem_id="ser-lang", elem_classes="ser-segmented")
+            shell.lang = gr.Radio(
+                [("中文", "zh"), ("EN", "en")],
+                value=DEFAULT_LANG,
+                label=words("ser_language"),
+                show_label=False,
+                container=False,
+                min_width=0,
+                elem_id="ser-lang",
+                elem_classes="ser-segmented",
+            )
         shell.bind(brand, lambda w: _brand(w("ser_title")))
         with gr.Tabs(elem_id="ser-tabs"):
             with gr.Tab(words("ser_tab_analyze"), id="analyze") as tab:

@@ -61,7 +61,9 @@ class Shell:
         """Words for the value of the switch, which comes from the client."""
         return self.words[lang_of(lang)]
 
-    def bind(self, component: gr.blocks.Block, make: MakeUpdate, inputs: Sequence[gr.components.Component] = ()) -> None:
+    def bind(
+        self, component: gr.blocks.Block, make: MakeUpdate, inputs: Sequence[gr.components.Component] = ()
+    ) -> None:
         """Have ``component`` updated by ``make(words, *inputs)`` when the page opens and when the language changes."""
         self._bindings.append(_Binding(component, make, tuple(inputs)))
 
@@ -75,7 +77,7 @@ class Shell:
         def relabel(lang: object, *values: Any) -> list[Any]:
             words, rest, updates = self.said(lang), list(values), []
             for binding in self._bindings:
-                own, rest = rest[:len(binding.inputs)], rest[len(binding.inputs):]
+                own, rest = rest[: len(binding.inputs)], rest[len(binding.inputs) :]
                 updates.append(binding.make(words, *own))
             return updates
 
@@ -83,9 +85,14 @@ class Shell:
             return [gr.update(value=lang_of(lang)), *relabel(lang, *values)]
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-        demo.load(opened, [self.lang, *inputs], [self.lang, *outputs],
-                  js="(lang, ...rest) => [window.serLang.first || lang, ...rest]", **quiet).then(
-            None, self.lang, None, js=shown, api_visibility="private")
+        demo.load(
+            opened,
+            [self.lang, *inputs],
+            [self.lang, *outputs],
+            js="(lang, ...rest) => [window.serLang.first || lang, ...rest]",
+            **quiet,
+        ).then(None, self.lang, None, js=shown, api_visibility="private")
         self.lang.input(None, self.lang, None, js="(lang) => window.serLang.keep(lang)", api_visibility="private")
         self.lang.input(relabel, [self.lang, *inputs], outputs, **quiet).then(
-            None, self.lang, None, js=shown, api_visibility="private")
+            None, self.lang, None, js=shown, api_visibility="private"
+        )

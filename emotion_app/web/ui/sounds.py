@@ -55,8 +55,12 @@ def load_examples(folder: Path = EXAMPLES_DIR) -> tuple[Example, ...]:
         return ()
     rows = json.loads(index.read_text("utf-8"))
     return tuple(
-        Example(folder / row["file"], row["language"], row["style"], row["duration_s"], row["title_zh"], row["title_en"])
-        for row in rows if (folder / row["file"]).is_file())
+        Example(
+            folder / row["file"], row["language"], row["style"], row["duration_s"], row["title_zh"], row["title_en"]
+        )
+        for row in rows
+        if (folder / row["file"]).is_file()
+    )
 
 
 def resolve_sound(payload: object, examples: tuple[Example, ...], upload_dir: Path) -> Sound:

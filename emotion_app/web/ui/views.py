@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +58,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Track:
-    """Captions: class ``labels[i]`` of the segment, and its score ``percent[i]``, in ``[i * hop_s, (i + 1) * hop_s)``."""
+    """Captions: in ``[i * hop_s, (i + 1) * hop_s)`` the segment's class is ``labels[i]``, its score ``percent[i]``."""
 
     hop_s: float
     labels: tuple[int, ...]
@@ -131,8 +132,9 @@ def view_of(result: Result, saved: SavedResult | None, steps: tuple[Step, ...]) 
 def _peaks(samples: NDArray[np.float32]) -> tuple[float, ...]:
     """RMS of N_BARS stretches, scaled so that the loudest is 1."""
     edges = np.linspace(0, len(samples), N_BARS + 1).astype(int)
-    levels = np.array([float(np.sqrt(np.mean(np.square(samples[a:b])))) if b > a else 0.0
-                       for a, b in zip(edges[:-1], edges[1:], strict=True)])
+    levels = np.array(
+        [float(np.sqrt(np.mean(np.square(samples[a:b])))) if b > a else 0.0 for a, b in itertools.pairwise(edges)]
+    )
     top = float(levels.max())
     return tuple(round(float(level), 3) for level in (levels / top if top > 0 else levels))
 
@@ -153,7 +155,9 @@ def _track(result: Result, timeline: Timeline) -> Track:
     scores = _thin(timeline.scores, N_TRACK)
     hop_s = (timeline.end_s - timeline.start_s) / len(scores)
     labels = tuple(_label_at(result, timeline.start_s + (i + 0.5) * hop_s) for i in range(len(scores)))
-    return Track(hop_s, labels, tuple(round(100 * float(row[label])) for row, label in zip(scores, labels, strict=True)))
+    return Track(
+        hop_s, labels, tuple(round(100 * float(row[label])) for row, label in zip(scores, labels, strict=True))
+    )
 
 
 def _thin(scores: NDArray[np.float32], n: int) -> NDArray[np.float32]:
@@ -161,4 +165,4 @@ def _thin(scores: NDArray[np.float32], n: int) -> NDArray[np.float32]:
     if len(scores) <= n:
         return scores
     edges = np.linspace(0, len(scores), n + 1).astype(int)
-    return np.stack([scores[a:b].mean(axis=0) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+    return np.stack([scores[a:b].mean(axis=0) for a, b in itertools.pairwise(edges)])
