@@ -101,8 +101,8 @@ def read_manifest(path: Path, *, root: Path | None = None, label_map: Mapping[st
 
     Args:
         path: ``.csv`` or ``.tsv`` with a header, ``.jsonl``, or EmoBox's ``.json`` (an object by key).
-        root: where relative paths begin; default: the list's folder, or the nearest of the four above it in which the
-            first clip is found.
+        root: where relative paths begin; default: the list's folder; for JSON the nearest folder at or above it (four
+            at most) that holds the first, the middle and the last clip, as EmoBox's paths begin at its top.
         label_map: names of ours by labels of the list, before anything else is tried.
 
     Raises:
@@ -114,7 +114,7 @@ def read_manifest(path: Path, *, root: Path | None = None, label_map: Mapping[st
     if not rows:
         raise RequestError("BAD_MANIFEST", name=path.name, reason="no clip in it")
     words = {**_label_map_beside(path), **(label_map or {})}
-    base = root or _root(path.parent, str(_get(rows[0], "path") or ""))
+    base = root or _root(path, [str(_get(rows[i], "path") or "") for i in (0, len(rows) // 2, -1)])
     items = tuple(_item(row, base, path, words, number) for number, row in enumerate(rows, start=1))
     foreign = Counter(item.label for item in items if item.emotion is None and item.label)
     return Manifest(path, items, dict(foreign), any(item.speaker for item in items))
@@ -182,9 +182,10 @@ def _seconds(row: Mapping[str, Any], what: str, path: Path, number: int) -> floa
         raise RequestError("BAD_MANIFEST", name=path.name, reason=reason) from None
 
 
-def _root(folder: Path, first: str) -> Path:
-    above = [folder, *folder.resolve().parents[:CLIMB]]
-    return next((base for base in above if (base / first).is_file()), folder)
+def _root(path: Path, some: list[str]) -> Path:
+    folder = path.parent
+    above = [folder, *folder.resolve().parents[:CLIMB]] if path.suffix in (".json", ".jsonl") else [folder]
+    return next((base for base in above if all((base / name).is_file() for name in some)), folder)
 
 
 def _label_map_beside(path: Path) -> dict[str, str]:
