@@ -46,24 +46,24 @@ class Conversation:
         self.live: Live | None = None
         self.heard_at = time.monotonic()
 
-    async def text(self, text: str) -> None:
-        """A JSON message."""
+    async def text(self, text: str) -> EmotionError | None:
+        """A JSON message; the error that the client was told, if any."""
         try:
             message = parse(text)
         except EmotionError as error:
-            await self.refuse(error)
-        else:
-            await self.message(message)
+            return await self.refuse(error)
+        return await self.message(message)
 
-    async def message(self, message: ClientMessage) -> None:
+    async def message(self, message: ClientMessage) -> EmotionError | None:
         """A typed message."""
         self._heard()
         try:
             await self._follow(message)
         except EmotionError as error:
-            await self.refuse(error)
+            return await self.refuse(error)
+        return None
 
-    async def pcm(self, data: bytes, position: int | None = None, rate: int | None = None) -> None:
+    async def pcm(self, data: bytes, position: int | None = None, rate: int | None = None) -> EmotionError | None:
         """Sound; ``rate`` declares its sampling rate where the message itself carries one."""
         self._heard()
         try:
@@ -72,20 +72,22 @@ class Conversation:
                 self._manager.update(live, SessionUpdate(type="session.update", sample_rate=rate))
             await live.feed(self._link, data, position)
         except EmotionError as error:
-            await self.refuse(error)
+            return await self.refuse(error)
+        return None
 
-    async def refuse(self, error: EmotionError) -> None:
+    async def refuse(self, error: EmotionError) -> EmotionError:
         """Tell an error; one that leaves no session closes the connection."""
         if self.live is not None:
             self.live.fail(error)
-            return
+            return error
         hopeless = isinstance(error, BusyError)
         try:
             await self._link.send(error_event(error, fatal=hopeless))
         except LinkLost:
-            return
+            return error
         if hopeless:
             await close_link(self._link, CLOSE_BUSY, error.code)
+        return error
 
     def leave(self, *, meant: bool) -> None:
         """The connection is gone: on purpose, or lost."""

@@ -120,7 +120,7 @@ class Live:
             self._spawn(_send_away(old))
 
     async def _send_events(self, link: Link, event: Event | None) -> None:
-        while True:
+        while self.link is link:  # not only cancellation: before Python 3.12 ``wait_for`` may swallow one
             event = event or self.outbox.take()
             if event is None:
                 if self.over:
@@ -223,9 +223,9 @@ class Live:
     def ready(self, loaded: Loaded) -> None:
         """The model is there."""
         self._loaded = loaded
-        info, note = loaded.engine.info, loaded.note
+        info, notes = loaded.engine.info, loaded.notes
         self.tell(SessionReady(model=info.name, precision=info.precision, device=info.device, embedded=info.embedded,
-                               note=note.text("en") if note else None, note_zh=note.text("zh") if note else None))
+                               notes=tuple(n.text("en") for n in notes), notes_zh=tuple(n.text("zh") for n in notes)))
         waiting, self._waiting = self._waiting, []
         for request in waiting:
             self._ask(request)

@@ -198,7 +198,9 @@ class StreamManager:
             live.ready(await loop.run_in_executor(self._threads, self._loaded, model))
         except EmotionError as error:
             live.give_up(error)
-        except RuntimeError as error:
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
             log.error("the model of a session could not be loaded", exc_info=error)
             live.give_up(ModelError("MODEL_BROKEN", name=model or self._analyzer.settings.model, reason=str(error)[:200]))
 

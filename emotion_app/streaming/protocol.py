@@ -243,10 +243,17 @@ def _validated(adapter: TypeAdapter[Any], data: object) -> Any:
 
 
 class Event(Wire):
-    """Base of everything that is told. ``event_id`` is null for what belongs to a connection, not to the session."""
+    """Base of everything that is told.
+
+    Attributes:
+        session_id: the server's name of the session.
+        event_id: counts up by one; none for what belongs to a connection, not to the session.
+        client_session_id: what a Socket.IO client calls its session, given back to it.
+    """
 
     session_id: str = ""
     event_id: int | None = None
+    client_session_id: str | int | None = None
 
 
 class Stretch(Event):
@@ -277,15 +284,15 @@ class SessionCreated(Event):
 
 
 class SessionReady(Event):
-    """The model is loaded; ``note`` says when another one answers than was asked for."""
+    """The model is loaded; ``notes`` say when another one answers than was asked for, or in another precision."""
 
     type: Literal["session.ready"] = "session.ready"
     model: str
     precision: str
     device: str
     embedded: bool
-    note: str | None = None
-    note_zh: str | None = None
+    notes: tuple[str, ...] = ()
+    notes_zh: tuple[str, ...] = ()
 
 
 class SessionUpdated(Event):

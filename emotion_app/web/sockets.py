@@ -162,15 +162,14 @@ class SocketIoLink:
     def __init__(self, server: socketio.AsyncServer, sid: str) -> None:
         self._server = server
         self._sid = sid
-        self.client_name: object = None  # what the client calls its session: given back, never believed
+        self.client_name: str | int | None = None  # what the client calls its session: given back, never believed
 
     async def send(self, event: Event) -> None:
         """See ``Link``; waits while the library's queue for this client is long."""
         while self._queued() > SIO_QUEUE:
             await asyncio.sleep(SIO_LOOK_S)
-        body = event.model_dump(mode="json", exclude_none=True)
-        if isinstance(self.client_name, str | int):
-            body["client_session_id"] = self.client_name
+        named = event.model_copy(update={"client_session_id": self.client_name})
+        body = named.model_dump(mode="json", exclude_none=True)
         await self._server.emit(body["type"], body, to=self._sid)
 
     async def close(self, code: int, reason: str) -> None:
@@ -243,7 +242,8 @@ class SocketIoDoor:
         """The article's event. ``chunk``: WAV or bare PCM, binary or base64 (a ``data:`` address too)."""
         fields: dict[str, object] = data if isinstance(data, dict) else {"chunk": data}
         chunk, position = fields.get("chunk"), fields.get("position")
-        link.client_name = fields.get("session_id")
+        name = fields.get("session_id")
+        link.client_name = name if isinstance(name, str | int) else None
         if isinstance(chunk, str):
             chunk = decode_base64(chunk.partition("base64,")[2] if chunk.startswith("data:") else chunk)
         if not isinstance(chunk, bytes) or not (position is None or isinstance(position, int)):
@@ -253,17 +253,18 @@ class SocketIoDoor:
         sound = unwrap(chunk)
         declared = fields.get("sample_rate")
         rate = sound.rate if sound.rate is not None else declared if isinstance(declared, int) else None
-        await talk.pcm(sound.pcm, position, rate)
+        error = await talk.pcm(sound.pcm, position, rate)
         live = talk.live
+        if error is not None:
+            return {"error": error.code}
         return {"received": live.session.received_input if live else 0, "session_id": live.name if live else None}
 
     async def _other(self, event: str, sid: str, data: object = None) -> object:
-        async def follow(talk: Conversation, link: SocketIoLink, data: object) -> None:
+        async def follow(talk: Conversation, link: SocketIoLink, data: object) -> dict[str, object]:
             fields = data if isinstance(data, dict) else {}
-            if event == "message" and "is_speaking" in fields:
-                await talk.message(parse_data(fields))
-            else:
-                await talk.message(parse_data({**fields, "type": event}))
+            alias = event == "message" and "is_speaking" in fields
+            error = await talk.message(parse_data(fields if alias else {**fields, "type": event}))
+            return {} if error is None else {"error": error.code}
 
         return await self._guarded(follow)(sid, data)
 
