@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emotion_app.models.config import NetworkConfig
-from emotion_app.models.kernels import DistanceBias, FrontEnd, Linear, alibi_slopes
+from emotion_app.models.kernels import DistanceBias, FrontEnd, Linear, alibi_slopes, norm
 from emotion_app.types import HOP_SAMPLES, MIN_SAMPLES, n_frames
 
 AUDIO = "modality_encoders.AUDIO."
 CONTEXT = AUDIO + "context_encoder."
-CHUNK_FRAMES = 200  # frames of the front end computed together: measured, see docs/engine.md
+CHUNK_FRAMES = 128  # frames of the front end computed together: measured, see docs/engine.md
 FP32_KEYS = (
     "norm",
     ".2.1.",
@@ -93,15 +93,14 @@ def dtype_of(key: str, precision: torch.dtype) -> torch.dtype:
 
 @dataclass(frozen=True)
 class _Norm:
-    """Layer norm in fp32; ``weight`` None for one without gain."""
+    """Layer norm; ``weight`` None for one without gain."""
 
-    dim: int
     eps: float
     weight: Tensor | None = None
     bias: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, (self.dim,), self.weight, self.bias, self.eps)
+        return norm(x, self.weight, self.bias, self.eps)
 
 
 @dataclass(frozen=True)
@@ -152,11 +151,11 @@ class Network:
             [(self._state[k + "2.1.weight"], self._state[k + "2.1.bias"]) for k in layers],
             CHUNK_FRAMES,
         )
-        self._front_norm = self._norm(AUDIO + "project_features.1", config.conv[-1][0], 1e-5)
+        self._front_norm = self._norm(AUDIO + "project_features.1", 1e-5)
         self._project = self._linear(AUDIO + "project_features.2")
         self._blocks = [self._block(name) for name in block_names(config)]
-        self._edge_norm = self._norm("norm" if config.norm_first else CONTEXT + "norm", config.dim, config.norm_eps)
-        self._bias = DistanceBias(self._scales(), config.extra_tokens) if config.alibi else None
+        self._edge_norm = self._norm("norm" if config.norm_first else CONTEXT + "norm", config.norm_eps)
+        self._bias = DistanceBias(self._slopes(), config.extra_tokens, precision) if config.alibi else None
         self._release()
 
     def __call__(self, waves: Sequence[Tensor]) -> list[Tensor]:
@@ -170,6 +169,8 @@ class Network:
             groups.append(_Group(len(stack), frames, row, frames + self.config.extra_tokens))
             row = groups[-1].rows.stop
         x = self._transform(torch.cat(parts) if len(parts) > 1 else parts[0], groups)
+        if self._bias:
+            self._bias.trim()
         found = [clip[self.config.extra_tokens :] for g in groups for clip in x[g.rows].view(g.clips, g.length, -1)]
         return [found[place] for place in sorted(range(len(order)), key=order.__getitem__)]
 
@@ -184,14 +185,14 @@ class Network:
     def _positions(self, x: Tensor) -> Tensor:
         config, prefix = self.config, AUDIO + "relative_positional_encoder."
         if config.pos_pre_norm:
-            x = F.layer_norm(x, (config.dim,), self._state[prefix + "0.weight"], self._state[prefix + "0.bias"])
+            x = norm(x, self._state[prefix + "0.weight"], self._state[prefix + "0.bias"])
             prefix += "1."
         x = x.to(self._precision)
         for i in range(config.pos_layers):
             weight, bias = self._state[f"{prefix}{i + 1}.0.weight"], self._state[f"{prefix}{i + 1}.0.bias"]
             y = F.conv1d(x.transpose(1, 2), weight, bias, padding=config.pos_kernel // 2, groups=config.pos_groups)
             y = y[..., : x.shape[1]].transpose(1, 2)  # an even kernel gives one column too many
-            x = F.gelu(F.layer_norm(y, (config.dim,)))
+            x = F.gelu(norm(y))
         return x
 
     def _transform(self, x: Tensor, groups: list[_Group]) -> Tensor:
@@ -214,19 +215,19 @@ class Network:
         parts = []
         for group in groups:
             q, k, v = qkv[group.rows].view(group.clips, group.length, 3, self.config.heads, -1).permute(2, 0, 3, 1, 4)
-            bias = self._bias(group.length, index, q.dtype) if self._bias else None
+            bias = self._bias(group.length, index) if self._bias else None
             parts.append(
                 F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(0, 1).flatten(1)
             )
         return block.out(torch.cat(parts) if len(parts) > 1 else parts[0])
 
     def _block(self, name: str) -> _Block:
-        dim, eps = self.config.dim, self.config.norm_eps
+        eps = self.config.norm_eps
         return _Block(
-            self._norm(name + "norm1", dim, eps),
+            self._norm(name + "norm1", eps),
             self._linear(name + "attn.qkv"),
             self._linear(name + "attn.proj"),
-            self._norm(name + "norm2", dim, eps),
+            self._norm(name + "norm2", eps),
             self._linear(name + "mlp.fc1"),
             self._linear(name + "mlp.fc2"),
         )
@@ -234,10 +235,10 @@ class Network:
     def _linear(self, name: str) -> Linear:
         return Linear(self._state[name + ".weight"], self._state[name + ".bias"])
 
-    def _norm(self, name: str, dim: int, eps: float) -> _Norm:
-        return _Norm(dim, eps, self._state.get(name + ".weight"), self._state.get(name + ".bias"))
+    def _norm(self, name: str, eps: float) -> _Norm:
+        return _Norm(eps, self._state.get(name + ".weight"), self._state.get(name + ".bias"))
 
-    def _scales(self) -> Tensor:
+    def _slopes(self) -> Tensor:
         """(L, H): slope times learned scale, which is clamped at 0."""
         config = self.config
         scale = self._state[AUDIO + "alibi_scale"].clamp_min(0).flatten(1)  # (L or 1, heads or 1)
