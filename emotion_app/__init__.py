@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emotion_app.analyzer import Analyzer, Options, analyze
+    from emotion_app.baseline import Baseline
+    from emotion_app.baseline_files import BaselineStore
     from emotion_app.errors import EmotionError
     from emotion_app.models.loader import load_model
     from emotion_app.settings import Limits, Settings
-    from emotion_app.types import Prediction, Result, Segment, Timeline, Waveform
+    from emotion_app.types import Adjusted, Prediction, Result, Segment, Timeline, Waveform
 
 __version__ = "0.1.0"
 __all__ = [
+    "Adjusted",
     "Analyzer",
+    "Baseline",
+    "BaselineStore",
     "EmotionError",
     "Limits",
     "Options",
@@ -35,10 +40,13 @@ _HOMES = {
     "Analyzer": "analyzer",
     "Options": "analyzer",
     "analyze": "analyzer",
+    "Baseline": "baseline",
+    "BaselineStore": "baseline_files",
     "EmotionError": "errors",
     "load_model": "models.loader",
     "Limits": "settings",
     "Settings": "settings",
+    "Adjusted": "types",
     "Prediction": "types",
     "Result": "types",
     "Segment": "types",

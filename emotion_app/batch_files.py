@@ -143,7 +143,7 @@ class ResultLog:
             StoreError: CANNOT_SAVE.
         """
         try:
-            self._file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            self._file.write(_line(row))
             self._file.flush()
         except OSError as error:
             raise StoreError("CANNOT_SAVE", reason=str(error)) from error
@@ -201,6 +201,13 @@ class ResultLog:
                     segments.write(csv_line(cells).encode("utf-8", "replace"))
         if not by_frame:
             (self.folder / SEGMENTS).unlink()
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    except UnicodeEncodeError:  # a file name that is no UTF-8: escaped, it can still be told from others
+        return json.dumps(row, allow_nan=False).encode() + b"\n"
 
 
 COLUMNS = ("path", "speaker", "group", "duration_s", "emotion", "confidence", *KEYS, "shown", "plain_emotion",

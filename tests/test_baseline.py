@@ -147,7 +147,7 @@ def test_add_keeps_the_newest_and_changes_nothing() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "../x", "a/b", "a\\b", "x" * 41, "a\0", "per-folder", "NONE", "-a", "a ", ".hidden", "a\n", "a:b", "_a"],
+    ["", ".", "..", "../x", "a/b", "a\\b", "x" * 41, "a\0", "per-folder", "NONE", "-a", "a ", ".hidden", "a\n", "a:b"],
 )
 def test_bad_names(name: str, tmp_path: Path) -> None:
     store = BaselineStore(tmp_path / "b")
@@ -252,7 +252,7 @@ def test_fit_finds_g_and_d() -> None:
 
 
 def test_fit_bias_is_the_best_one() -> None:
-    """The optimum of a convex loss: every step away from it is worse; and classes that do not occur keep their place."""
+    """The optimum of a convex loss: every step from it is worse; classes that do not occur keep their place."""
     logits, labels, names = speakers(seed=3)
     centred = logits - np.array([logits[np.array(names) == s].mean(0) for s in names])
     g = np.random.default_rng(0).normal(size=9)

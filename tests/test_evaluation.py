@@ -1,4 +1,4 @@
-"""Figures of merit against hand-computed cases and scikit-learn, lists of clips, the simulated baselines, the report."""
+"""Figures against hand-computed cases and scikit-learn, lists of clips, the simulated baselines, the report."""
 
 import json
 from dataclasses import replace
@@ -97,7 +97,8 @@ def test_restrict() -> None:
 
 @pytest.mark.parametrize(
     ("label", "key"),
-    [("angry", "angry"), ("Anger", "angry"), ("joy", "happy"), ("开心/happy", "happy"), ("fear", "fearful"), ("NEU", "neutral"),
+    [("angry", "angry"), ("Anger", "angry"), ("joy", "happy"), ("开心/happy", "happy"), ("fear", "fearful"),
+     ("NEU", "neutral"),
      ("<unk>", "unknown"), ("boredom", None), ("calm", None), ("excited", None), ("3", None), ("", None)],
 )  # fmt: skip
 def test_labels_are_not_guessed(label: str, key: str | None) -> None:
@@ -117,21 +118,23 @@ def test_csv(tmp_path: Path) -> None:
 
 
 def test_emobox(tmp_path: Path) -> None:
-    """The layout of EmoBox: data/<corpus>/fold_1/*.jsonl, label_map.json above, wav paths from the top, parts of files."""
+    """EmoBox: data/<corpus>/fold_1/*.jsonl, label_map.json above, wav paths from the top, parts of files."""
     fold = tmp_path / "data" / "cafe" / "fold_1"
     fold.mkdir(parents=True)
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / "x.wav").write_bytes(b"")
     (fold.parent / "label_map.json").write_text(json.dumps({"p": "Fear", "j": "Happy", "q": "Boredom"}))
     rows = [{"key": f"cafe-{i}", "dataset": "cafe", "wav": "downloads/x.wav", "type": "raw", "sample_rate": 16000,
-             "num_frame": 1, "task": "category", "length": 1.5, "emo": emo, "channel": 1} for i, emo in enumerate("pjq")]  # fmt: skip
+             "num_frame": 1, "task": "category", "length": 1.5, "emo": emo, "channel": 1}
+            for i, emo in enumerate("pjq")]  # fmt: skip
     rows[1] |= {"start_time": 0.5, "end_time": 1.25}
     lines = fold / "cafe_test_fold_1.jsonl"
     lines.write_text("\n".join(map(json.dumps, rows)))
     found = read_manifest(lines)
     assert [i.emotion for i in found.items] == [INDEX["fearful"], HAPPY, None] and found.foreign == {"q": 1}
     assert found.items[0].path.resolve() == (tmp_path / "downloads" / "x.wav").resolve() and not found.has_speakers
-    assert (found.items[1].start_s, found.items[1].end_s, found.items[1].name) == (0.5, 1.25, "downloads/x.wav#t=0.5,1.25")
+    part = found.items[1]
+    assert (part.start_s, part.end_s, part.name) == (0.5, 1.25, "downloads/x.wav#t=0.5,1.25")
     by_key = fold / "cafe_test_fold_1.json"
     by_key.write_text(json.dumps({row["key"]: row for row in rows}))
     assert read_manifest(by_key).items == tuple(replace(i) for i in found.items)
@@ -139,7 +142,8 @@ def test_emobox(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("a.csv", ""), ("a.csv", "path\n"), ("a.csv", "speaker\n1\n"), ("a.jsonl", "{"), ("a.jsonl", "[1]"), ("a.json", "[" * 9999),
+    [("a.csv", ""), ("a.csv", "path\n"), ("a.csv", "speaker\n1\n"), ("a.jsonl", "{"), ("a.jsonl", "[1]"),
+     ("a.json", "[" * 9999),
      ("a.txt", "x"), ("a.jsonl", '{"wav": "a", "start_time": "soon"}'), ("a.csv", "path\n\udcff")],
 )  # fmt: skip
 def test_bad_lists(tmp_path: Path, name: str, text: str) -> None:
@@ -167,7 +171,8 @@ def heards(shift: float = 2.5, n_speakers: int = 6, per_class: int = 8, seed: in
                 logits = 3 * np.eye(9)[label] + own + dice.normal(0, 0.7, 9)
                 logits[UNKNOWN] -= 20
                 rows.append(logits)
-                items.append(Item(Path(f"{speaker}-{label}-{n}.wav"), f"{n}", "c", f"c/{speaker}", label, KEYS[label], "xx"))
+                path = Path(f"{speaker}-{label}-{n}.wav")
+                items.append(Item(path, path.name, "c", f"c/{speaker}", label, KEYS[label], "xx"))
     array = np.array(rows, np.float32)
     d = 3 * np.eye(9, dtype=np.float32)[NEUTRAL] - 0.75 * np.isin(np.arange(9), (ANGRY, HAPPY, NEUTRAL, SAD))
     rule = BaselineRule(np.zeros(9, np.float32), d.astype(np.float32), np.zeros(9, np.float32))
@@ -276,7 +281,8 @@ def test_parts_of_files(settings, tmp_path: Path, monkeypatch) -> None:
 def test_command_line(corpus: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("EMOTION_MODEL", "lite")
     with pytest.raises(SystemExit) as done:
-        main(["evaluate", str(corpus), "--map", "boredom=other", "--json", "--out", str(tmp_path / "o"), "--baseline-clips", "3"])
+        main(["evaluate", str(corpus), "--map", "boredom=other", "--json", "--out", str(tmp_path / "o"),
+              "--baseline-clips", "3"])  # fmt: skip
     data = json.loads(capsys.readouterr().out)
     assert done.value.code == 0 and data["model"]["name"] == "lite" and data["left_out"]["foreign_labels"] == {}
     assert data["corpora"][0]["by_class"]["other"]["clips"] == 1 and (tmp_path / "o" / "evaluation.md").is_file()
