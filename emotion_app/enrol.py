@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from emotion_app.hearing import hear_all
 from emotion_app.labels import EMOTIONS, INDEX
 from emotion_app.manifest import Manifest
 from emotion_app.timeline import softmax
-from emotion_app.types import BaselineRule, ModelInfo, Prediction
+from emotion_app.types import BaselineRule, ModelInfo, Prediction, Waveform
 
 SILENT = ("silent", "too_short")  # notes of clips that say nothing about a voice
 
@@ -93,7 +94,7 @@ def enrol(
             progress(number - 1, len(sources))
         if enough is not None and baseline is not None and baseline.count >= enough:
             break
-        title = names[number - 1] if names else getattr(source, "name", f"clip {number}")
+        title = names[number - 1] if names else _title(source, number)
         try:
             heard = analyzer.hear(source, Options(model=model), name=title, isolated=isolated)
         except EmotionError as error:
@@ -118,6 +119,12 @@ def enrol(
     if baseline is None or baseline.count == 0:
         raise RequestError("BASELINE_EMPTY", given=len(sources))
     return Enrolment(baseline, tuple(said), min_clips)
+
+
+def _title(source: Source, number: int) -> str:
+    if isinstance(source, str | Path):
+        return Path(source).name
+    return source.name if isinstance(source, Waveform) else f"clip {number}"
 
 
 def fit_rule(
