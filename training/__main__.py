@@ -29,6 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--weights", type=Path, help="lite.safetensors to write or to evaluate (default: in the run folder)"
     )
     parser.add_argument("--teacher", help="hub id, directory or name of a model whose frame logits are learned from")
+    cuda = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument(
+        "--device", default=cuda, help="where the network is trained (default: a GPU when there is one)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch, and worker processes of features")
     parser.add_argument("--seed", type=int, help="instead of the config's")
     given = parser.parse_args(arguments)
@@ -38,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = settings.read(given.config)
         if given.seed is not None:
             config = dataclasses.replace(config, seed=given.seed)
-        run = Run(config, given.manifest, given.cache, given.run, given.threads, given.teacher)
+        run = Run(config, given.manifest, given.cache, given.run, given.threads, given.teacher, given.device)
         weights = given.weights or given.run / "lite.safetensors"
         for step in STEPS[:-1] if given.step == "all" else (given.step,):
             {

@@ -67,6 +67,7 @@ def run(
     seed: int,
     progress: Callable[[int, float], None],
     extra_loss: Callable[[LiteNet], Tensor] | None = None,
+    device: str = "cpu",
 ) -> LiteNet:
     """The averaged fine-tuned network.
 
@@ -80,15 +81,18 @@ def run(
         seed: of dropout.
         progress: told the step and the running loss.
         extra_loss: added in each step: a teacher's, for example.
+        device: where to compute.
     """
-    student = copy.deepcopy(net).train()
-    average = copy.deepcopy(net)
+    device = torch.device(device)
+    student = copy.deepcopy(net).train().to(device)
+    average = copy.deepcopy(net).to(device)
+    task = task.to(device)
     optimiser = torch.optim.AdamW(_groups(student, how), betas=(0.9, 0.98), fused=False)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, how))
-    speakers = centre.overall.repeat(int(task.speaker.max()) + 1, 1)
+    speakers = centre.overall.repeat(int(task.speaker.max()) + 1, 1).to(device)
     first = 0
     if saved.exists():
-        state = torch.load(saved, weights_only=True)
+        state = torch.load(saved, weights_only=True, map_location=device)
         student.load_state_dict(state["student"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
@@ -97,7 +101,7 @@ def run(
     torch.manual_seed(seed + first)
     running = 0.0
     for step, batch in zip(range(first, how.steps), batches(first), strict=False):
-        value = _step(student, batch, task, speakers, how, extra_loss)
+        value = _step(student, batch.to(device), task, speakers, how, extra_loss)
         optimiser.zero_grad()
         value.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
@@ -120,7 +124,7 @@ def run(
                     "step": step + 1,
                 },
             )
-    return average.eval()
+    return average.eval().cpu()
 
 
 def between(start: LiteNet, end: LiteNet, share: float) -> LiteNet:
@@ -139,7 +143,7 @@ def _step(
     how: Finetune,
     extra_loss: Callable[[LiteNet], Tensor] | None,
 ) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(batch.mels.device.type, torch.bfloat16):
         features = net(batch.mels, batch.lengths)
     features = features.float()
     pooled = masked_mean(features, batch.lengths)

@@ -40,6 +40,7 @@ class Run:
         folder: everything that this run writes.
         workers: processes that make log-mels.
         teacher: name, directory or hub id of a model to learn from, or None.
+        device: where the network is trained: ``cpu`` or ``cuda``.
     """
 
     config: Config
@@ -48,6 +49,7 @@ class Run:
     folder: Path
     workers: int = 1
     teacher: str | None = None
+    device: str = "cpu"
 
     @property
     def clips(self) -> list[Clip]:
@@ -135,7 +137,8 @@ class Run:
         wanted = net.encoder.state_dict()
         net.encoder.load_state_dict({name: value for name, value in state.items() if name in wanted})
         stream = self._stream(clips, caches, use, how.batch, self.config.seed)
-        heard = pooled.of_stream(net, stream, how.batches)
+        heard = pooled.of_stream(net.to(self.device), stream, how.batches)
+        net.cpu()
         net.mean.copy_(heard.features.mean(0))
         net.scale.copy_(1 / (heard.features.std(0) + 1e-4))
         heads.place_plain(net, (heard.features - net.mean) * net.scale, heads.take(task, heard.clips), how.l2)
@@ -152,7 +155,8 @@ class Run:
     def _with_reference(self, net: LiteNet, cache: features.Cache, use: list[int], task: Task) -> Trained:
         """Head B solved anew on undisturbed clips beside random references."""
         use, how = self._some(use, task), self.config.heads
-        heard = pooled.of_clips(net, cache, use, net.encoder.shape.floor)
+        heard = pooled.of_clips(net.to(self.device), cache, use, net.encoder.shape.floor)
+        net.cpu()
         mine = heads.take(task, torch.tensor(use))
         sampler = Sampler([self.clips[i] for i in use], self.config.data.share, self.config.seed)
         rows = torch.tensor([sampler.draw() for _ in range(how.reference_rows)])
@@ -181,6 +185,7 @@ class Run:
                 config.seed,
                 tell,
                 self._lesson(clips, caches[0]),
+                self.device,
             )
 
     def _some(self, use: list[int], task: Task) -> list[int]:

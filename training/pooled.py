@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from emotion_app.models.lite_network import STRIDE
 from emotion_app.types import Floats
 from training.augment import MAX_MELS, floored
 from training.features import Cache
 from training.stream import Batch, Stream, pad
-
-Net = Callable[[Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,19 +28,21 @@ class Pooled:
 def masked_mean(features: Tensor, lengths: Tensor) -> Tensor:
     """(B, T, D) -> (B, D), mean over the frames that exist; ``lengths`` in mel frames."""
     frames = (lengths + STRIDE - 1) // STRIDE
-    exists = torch.arange(features.shape[1]) < frames[:, None]
+    exists = torch.arange(features.shape[1], device=features.device) < frames[:, None]
     return (features * exists[..., None]).sum(1) / frames[:, None]
 
 
 @torch.no_grad()
-def of_batch(net: Net, batch: Batch, fast: bool = True) -> Tensor:
+def of_batch(net: nn.Module, batch: Batch, fast: bool = True) -> Tensor:
     """Mean features of one batch; ``fast`` computes in bfloat16."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+    device = next(net.parameters()).device
+    batch = batch.to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=fast):
         features = net(batch.mels, batch.lengths)
-    return masked_mean(features.float(), batch.lengths)
+    return masked_mean(features.float(), batch.lengths).cpu()
 
 
-def of_stream(net: Net, stream: Stream, n_batches: int) -> Pooled:
+def of_stream(net: nn.Module, stream: Stream, n_batches: int) -> Pooled:
     """Mean features of ``n_batches`` disturbed batches."""
     rows, clips = [], []
     for _, batch in zip(track(range(n_batches), description="disturbed features"), stream, strict=False):
@@ -52,7 +52,7 @@ def of_stream(net: Net, stream: Stream, n_batches: int) -> Pooled:
 
 
 def of_clips(
-    net: Net,
+    net: nn.Module,
     cache: Cache,
     indices: Sequence[int],
     floor: float,

@@ -33,6 +33,10 @@ class Batch:
     lengths: Tensor
     clips: Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        return Batch(self.mels.to(device), self.lengths.to(device), self.clips.to(device))
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -61,6 +65,10 @@ class Task:
         has[corpus[emotion >= 0], emotion[emotion >= 0]] = True
         has[:, UNKNOWN] = True
         return cls(emotion, torch.tensor([speakers[clip.speaker] for clip in clips]), corpus, has[corpus])
+
+    def to(self, device: torch.device) -> Task:
+        """The same on another device."""
+        return Task(*(t.to(device) for t in (self.emotion, self.speaker, self.corpus, self.allowed)))
 
 
 class Stream:

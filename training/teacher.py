@@ -90,16 +90,17 @@ def lesson(
             examples.append((floored(mels, floor), row))
             targets.append(torch.from_numpy(logits[here]))
             means.append(torch.from_numpy(features[here].mean(0)))
-        batch = pad(examples)
-        with torch.autocast("cpu", torch.bfloat16):
+        device = net.mean.device
+        batch = pad(examples).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
             heard = net(batch.mels, batch.lengths)
         heard = heard.float()
         t = how.temperature
         mine = [net.head(heard[row, : len(target)]) for row, target in enumerate(targets)]
         divergence = F.kl_div(
-            (torch.cat(mine) / t).log_softmax(1), (torch.cat(targets) / t).softmax(1), reduction="batchmean"
+            (torch.cat(mine) / t).log_softmax(1), (torch.cat(targets).to(device) / t).softmax(1), reduction="batchmean"
         )
-        gap = _likeness(masked_mean(heard, batch.lengths)) - _likeness(torch.stack(means))
+        gap = _likeness(masked_mean(heard, batch.lengths)) - _likeness(torch.stack(means).to(device))
         return how.weight * t * t * divergence + how.feature_weight * gap.square().mean()
 
     return loss

@@ -84,17 +84,18 @@ class Encoder(nn.Module):
         if lengths is None:
             x, shut = F.gelu(self.conv1(x)), None
         else:
-            exists = (torch.arange(x.shape[2]) < lengths[:, None])[:, None]  # (B, 1, M)
+            exists = (torch.arange(x.shape[2], device=x.device) < lengths[:, None])[:, None]  # (B, 1, M)
             x = F.gelu(self.conv1(x * exists)) * exists
-            shut = torch.zeros(exists[..., ::STRIDE].shape).masked_fill_(~exists[..., ::STRIDE], -torch.inf)[:, None]
+            heard = exists[..., ::STRIDE]
+            shut = torch.zeros(heard.shape, device=x.device).masked_fill_(~heard, -torch.inf)[:, None]
         x = F.gelu(self.conv2(x)).transpose(1, 2)
         x = x + self.positions[: x.shape[1]]
-        heard = []
+        tapped = []
         for number, block in enumerate(self.blocks, start=1):
             x = block(x, shut)
             if number in self.shape.taps:
-                heard.append(x)
-        return torch.cat(heard, dim=-1)
+                tapped.append(x)
+        return torch.cat(tapped, dim=-1)
 
 
 class LiteNet(nn.Module):
