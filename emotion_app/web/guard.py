@@ -6,6 +6,7 @@ Measured without it (issue A): a cross-site form post to 127.0.0.1 was executed,
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -23,15 +24,23 @@ FORM_BYTES = 1 << 20  # multipart borders and fields beside the file
 MESSAGE_BYTES = 4 << 20  # any other body: options and JSON
 OPEN_PATHS = ("/healthz", "/readyz", "/login", "/app-static/login.css")  # without a token
 _SAFE = ("GET", "HEAD", "OPTIONS")
-_CLOSED = ("/gradio_api/proxy=", "/gradio_api/process_recording", "/gradio_api/run-history", "/gradio_api/dev",
-           "/gradio_api/vibe", "/gradio_api/undo-vibe", "/proxy=", "/monitoring")  # Gradio routes that nothing here needs
+_CLOSED = (
+    "/gradio_api/proxy=",
+    "/gradio_api/process_recording",
+    "/gradio_api/run-history",
+    "/gradio_api/dev",
+    "/gradio_api/vibe",
+    "/gradio_api/undo-vibe",
+    "/proxy=",
+    "/monitoring",
+)  # Gradio routes that nothing here needs
 _REMOTE_FILE = ("http:", "https:", "ftp:", "//")
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
     # Nothing from elsewhere, whatever a file name or a bug puts into the page; Gradio evaluates its templates.
     "content-security-policy": "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; "
-                               "frame-ancestors 'self'; form-action 'self'; base-uri 'self'; object-src 'none'",
+    "frame-ancestors 'self'; form-action 'self'; base-uri 'self'; object-src 'none'",
 }
 
 
@@ -55,7 +64,9 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: Settings, access: Access) -> None:
         self._app = app
         self._access = access
-        self._hosts = frozenset({*(h.lower().strip("[]") for h in settings.allowed_hosts), settings.host.lower().strip("[]")})
+        self._hosts = frozenset(
+            {*(h.lower().strip("[]") for h in settings.allowed_hosts), settings.host.lower().strip("[]")}
+        )
         self._upload_mb = settings.limits.upload_mb
         self._bounds = Bounds(int(settings.limits.upload_mb * 1e6) + FORM_BYTES)
 
@@ -103,7 +114,7 @@ class Guard:
         if path.startswith(_CLOSED):
             raise AccessError("FORBIDDEN_PATH")
         for start in ("/gradio_api/file=", "/gradio_api/file/", "/file="):
-            if path.startswith(start) and path[len(start):].strip().lower().startswith(_REMOTE_FILE):
+            if path.startswith(start) and path[len(start) :].strip().lower().startswith(_REMOTE_FILE):
                 raise AccessError("FORBIDDEN_PATH")
 
     def _allowed(self, scope: Scope, headers: Headers) -> bool:
@@ -139,10 +150,8 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        try:
+        with contextlib.suppress(_BodyTooLargeError):
             await self._app(scope, body, answer)
-        except _BodyTooLargeError:
-            pass
         if body.exceeded and not started:
             await problem_response(self._too_large())(scope, receive, send)
 

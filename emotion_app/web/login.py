@@ -67,8 +67,14 @@ def login_router(access: Access) -> APIRouter:
             await asyncio.sleep(WRONG_TOKEN_WAIT_S)
             return login_response(request.headers, wrong=True)
         response = RedirectResponse("./", status_code=303)
-        response.set_cookie(COOKIE, access.cookie(), max_age=COOKIE_S, httponly=True, samesite="strict",
-                            secure=request.url.scheme == "https")
+        response.set_cookie(
+            COOKIE,
+            access.cookie(),
+            max_age=COOKIE_S,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
         return response
 
     return router

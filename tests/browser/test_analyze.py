@@ -2,9 +2,11 @@
 
 import json
 import re
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -12,7 +14,7 @@ from playwright.sync_api import Page, expect
 from emotion_app.audio import load
 from emotion_app.labels import EMOTIONS
 from emotion_app.settings import Limits
-from tests.audio_files import encode
+from tests.audio_files import encode, tone
 from tests.served import Served
 
 FORMATS = {  # file name -> container and codec
@@ -199,6 +201,36 @@ def test_which_model_answers_is_said(open_page: OpenPage) -> None:
     analyze(page)
     assert "embedded" in page.inner_text(".ser-notes").lower()
     expect(page.locator(".ser-chip-lite")).to_be_visible()
+
+
+def requests_by_outcome(site: Served) -> dict[str, float]:
+    text = urlopen(f"{site.url}/metrics", timeout=5).read().decode()
+    return {
+        code: float(n) for code, n in re.findall(r'emotion_requests_total{door="page",outcome="(\w+)"} (\S+)', text)
+    }
+
+
+@pytest.mark.parametrize("how", ["button", "closing the page"])
+def test_stop(open_page: OpenPage, site: Served, tmp_path: Path, how: str) -> None:
+    page = open_page()
+    long = tmp_path / "long.flac"
+    long.write_bytes(encode(tone(300 if how == "button" else 290), 16_000, "flac", "flac"))
+    before = requests_by_outcome(site).get("CANCELLED", 0)
+    folders = set(site.outputs.glob("outputs_*"))
+    give(page, long)
+    page.click("#ser-analyze")
+    expect(page.locator(".ser-now h2")).to_have_text(re.compile("Listening|Waiting"))
+    if how == "button":
+        page.click("#ser-stop")
+        expect(page.locator(".ser-empty h2")).to_have_text("Stopped")
+        expect(page.locator("#ser-analyze")).to_be_visible()
+    else:
+        page.close()
+    until = time.monotonic() + 20
+    while requests_by_outcome(site).get("CANCELLED", 0) == before and time.monotonic() < until:
+        time.sleep(0.2)
+    assert requests_by_outcome(site)["CANCELLED"] == before + 1
+    assert set(site.outputs.glob("outputs_*")) == folders, "nothing is kept of what was stopped"
 
 
 def test_enter_analyzes(open_page: OpenPage) -> None:

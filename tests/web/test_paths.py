@@ -38,8 +38,10 @@ def test_a_foreign_path_is_refused_by_the_page(client: httpx.Client, canary: Pat
     handler = next(d for d in config["dependencies"] if d["api_name"] == "page_analyze")
     session = "abcdefgh123"
     sound = {"path": str(canary), "name": "x.wav"}
-    joined = client.post("/gradio_api/queue/join", json={
-        "data": ["en", sound, "utterance", False, "lite"], "fn_index": handler["id"], "session_hash": session})  # fmt: skip
+    data = ["en", sound, "utterance", False, "lite"]
+    joined = client.post(
+        "/gradio_api/queue/join", json={"data": data, "fn_index": handler["id"], "session_hash": session}
+    )
     assert joined.status_code == 200, joined.text
     said = ""
     with client.stream("GET", f"/gradio_api/queue/data?session_hash={session}") as stream:

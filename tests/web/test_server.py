@@ -60,7 +60,7 @@ def test_with_a_token_it_listens() -> None:
 
 
 def test_nothing_heavy_before_the_port() -> None:
-    code = "import sys; import emotion_app.web.server; print([m for m in ('gradio','torch','fastapi') if m in sys.modules])"
+    code = "import sys, emotion_app.web.server; print([m for m in ('gradio', 'torch', 'fastapi') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

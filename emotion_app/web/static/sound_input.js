@@ -6,19 +6,30 @@ const $ = (selector) => element.querySelector(selector);
 const said = (key) => root().getAttribute("data-" + key) || "";
 const audio = new Audio();
 let state = "idle"; // idle | recording | sending | chosen
-let shown = { name: "", note: "" }; // of the chosen sound
+let shown = {}; // of the chosen sound: name or example, bytes, seconds (null: cannot be played here)
 let wave = null; // Float32Array of heights 0..1
 let recorder = null;
 let turn = 0; // counts choices: the answer to an upload that was overtaken is thrown away
 
 function show(trouble) {
   root().setAttribute("data-state", state);
-  $(".ser-file b").textContent = shown.name;
-  $(".ser-file small").textContent = state === "sending" ? said("uploading") : shown.note;
+  $(".ser-file b").textContent = shown.name || title(shown.example);
+  $(".ser-file small").textContent = state === "sending" ? said("uploading") : facts();
   $(".ser-preview").disabled = !audio.src;
   if (trouble !== undefined) $(".ser-trouble").textContent = trouble;
   playing();
   draw();
+}
+
+function title(example) { // in the language of the moment
+  const chip = [...element.querySelectorAll(".ser-example")].find((c) => c.getAttribute("data-example") === example);
+  return chip ? chip.getAttribute("data-title") : example || "";
+}
+
+function facts() {
+  if (!shown.bytes) return "";
+  const length = shown.seconds ? [said("seconds").replace("{s}", shown.seconds.toFixed(1))] : [];
+  return [...length, size(shown.bytes), ...(shown.seconds ? [] : [said("no-preview")])].join(" · ");
 }
 
 function playing() {
@@ -79,7 +90,7 @@ function clear(trouble) {
   turn += 1;
   forget();
   state = "idle";
-  shown = { name: "", note: "" };
+  shown = {};
   props.value = null;
   show(trouble || "");
 }
@@ -89,10 +100,8 @@ async function preview(blob, mine) {
   if (mine !== turn) return;
   wave = seen ? seen.heights : null;
   if (seen) audio.src = URL.createObjectURL(blob);
-  const facts = [size(blob.size)];
-  if (seen) facts.unshift(said("seconds").replace("{s}", seen.seconds.toFixed(1)));
-  else facts.push(said("no-preview"));
-  shown.note = facts.join(" · ");
+  shown.bytes = blob.size;
+  shown.seconds = seen ? seen.seconds : null;
   show();
 }
 
@@ -101,7 +110,7 @@ async function take(file) {
   if (file.size > Number(said("max-mb")) * 1e6) return show(said("too-large"));
   const mine = turn;
   state = "sending";
-  shown = { name: file.name, note: "" };
+  shown = { name: file.name };
   show("");
   const looked = preview(file, mine);
   try {
@@ -121,8 +130,8 @@ async function takeExample(button) {
   clear();
   const mine = turn;
   state = "chosen";
-  shown = { name: button.getAttribute("data-title"), note: "" };
-  props.value = { example: button.getAttribute("data-example") };
+  shown = { example: button.getAttribute("data-example") };
+  props.value = { example: shown.example };
   show("");
   const answer = await fetch(button.getAttribute("data-url"));
   if (answer.ok && mine === turn) await preview(await answer.blob(), mine);

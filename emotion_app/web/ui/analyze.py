@@ -166,7 +166,7 @@ def _models(shell: Shell, words: Words) -> list[tuple[str, str]]:
 def _chip(shell: Shell, model: object, words: Words) -> str:
     wanted = None if model not in (LARGE, LITE) else str(model)
     name = words("ser_name_lite") if LITE in (wanted, shell.settings.model) else words("ser_name_large")
-    return chip_html(shell.jobs.analyzer.status(wanted), name, words)
+    return chip_html(shell.jobs.analyzer.status(wanted), name, words, more=not shell.settings.offline)
 
 
 def _privacy(words: Words) -> str:

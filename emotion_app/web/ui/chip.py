@@ -8,17 +8,20 @@ from emotion_app.pool import ModelStatus
 from emotion_app.web.i18n import Words
 
 
-def chip_html(status: ModelStatus, name: str, words: Words) -> str:
+def chip_html(status: ModelStatus, name: str, words: Words, *, more: bool = False) -> str:
     """One line with a coloured dot: green large, amber embedded, blue on its way, grey not loaded, red failed.
 
     Args:
         status: of the chosen model.
         name: display name of the choice, for states that do not know the model yet.
         words: the language.
+        more: the large model could be fetched instead of the embedded one.
     """
     kind, text = _state(status, name, words)
-    more = status.error.text(words.lang) if status.error else status.note.text(words.lang) if status.note else ""
-    title = f' title="{escape(more)}"' if more else ""
+    if kind == "lite" and more and status.note is not None:
+        text = f"{text} · {words('ser_state_could_be_large')}"
+    why = status.error.text(words.lang) if status.error else status.note.text(words.lang) if status.note else ""
+    title = f' title="{escape(why)}"' if why else ""
     return (
         f'<div class="ser-chip ser-chip-{kind}" role="status"{title}><i aria-hidden="true"></i>'
         f"<span>{escape(text)}</span></div>"

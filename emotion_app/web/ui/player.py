@@ -87,11 +87,11 @@ def _strip(view: Done, words: Words) -> str:
     for segment in view.segments:
         e = segment.prediction.emotion
         left, width = 100 * segment.start_s / total, 100 * (segment.end_s - segment.start_s) / total
-        word = f"<span>{escape(e.name(words.lang))}</span>" if width > 9 else ""
+        ink = e.ink if e.ink == "#FFFFFF" else "#000000"  # the palette's dark ink has only 4.3:1 on angry
         cells.append(
             f'<button type="button" tabindex="-1" title="{escape(_said(segment, words))}" '
-            f'style="left:{left:.3f}%;width:{width:.3f}%;background:{e.colour};color:{e.ink}">'
-            f'<i aria-hidden="true">{e.emoji if width > 3 else ""}</i>{word}</button>'
+            f'style="left:{left:.3f}%;width:{width:.3f}%;background:{e.colour};color:{ink}">'
+            f'<i aria-hidden="true">{e.emoji}</i><span>{escape(e.name(words.lang))}</span></button>'
         )
     return f'<div class="ser-strip">{"".join(cells)}</div>'
 
