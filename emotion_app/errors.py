@@ -194,6 +194,8 @@ PROBLEMS: dict[str, Problem] = {
         500, 65, "The result folder {name} cannot be read: {reason}", "无法读取结果文件夹 {name}：{reason}"
     ),
     # live sessions
+    "NO_SERVER": Problem(503, 69, "No server answers at {url}. Start one with: ./run.sh ({reason})",
+                         "{url} 没有服务器响应。启动方法：./run.sh（{reason}）"),
     "AT_CAPACITY": Problem(503, 75, "All {sessions} live sessions are taken; try again later", "全部 {sessions} 个实时会话已占用；请稍后再试"),
     "BAD_MESSAGE": Problem(422, 65, "Message not understood: {reason}", "消息无法识别：{reason}"),
     "MESSAGE_TOO_LARGE": Problem(413, 65, "A message may have {limit_kb} kB", "一条消息最多 {limit_kb} kB"),

@@ -234,7 +234,7 @@ def _convolve(columns: Floats, weight: Floats, bias: Floats, stride: int) -> Flo
 
 
 def _sigmoid(x: Floats) -> Floats:
-    return np.float32(1) / (np.float32(1) + np.exp(-x))
+    return np.float32(0.5) + np.float32(0.5) * np.tanh(np.float32(0.5) * x)  # this form cannot overflow
 
 
 def _read_weights() -> dict[str, Floats]:

@@ -25,7 +25,7 @@ from emotion_app.vad import SileroVad, speech_segments
 from tests.streaming.bench import Bench
 from tests.streaming.sound import FAST, dialogue, from_pcm, pcm, pieces
 
-CHUNKS = [1, 333, 3200, 64_000, "random"]
+CHUNKS = [17, 333, 3200, 64_000, "random"]
 
 
 def finals(bench: Bench) -> list[EmotionResult]:
@@ -197,7 +197,7 @@ def test_too_fast_is_one_declared_gap(network: SileroVad, engine: Engine) -> Non
 def test_real_time_is_never_too_fast(network: SileroVad, engine: Engine) -> None:
     bench = Bench(network, engine, limits=Limits())
     data = bytes(3200)
-    for i in range(6000):
+    for i in range(600):
         bench.act(bench.session.push(data, i * 0.1))
     assert not bench.of(ErrorEvent) and bench.session.stats().declared_dropped == 0
 
@@ -259,6 +259,13 @@ def test_smoothed_scores_follow_the_windows(network: SileroVad, engine: Engine) 
     assert all(e.smoothed == e.scores for e in off)
     assert on[0].smoothed == on[0].scores and on[3].smoothed != on[3].scores and on[3].scores == off[3].scores
     assert all(e.emotion == max(e.smoothed, key=e.smoothed.get) for e in on)
+
+
+def test_one_byte_at_a_time(network: SileroVad, engine: Engine) -> None:
+    data = pcm(dialogue(1))[24_000:88_001]
+    one, whole = stream(network, engine, data, 1), stream(network, engine, data, len(data))
+    assert finals(one) and [f.scores for f in finals(one)] == [f.scores for f in finals(whole)]
+    assert one.session.stats().received == 32_000  # the odd last byte is no sample
 
 
 def test_sound_is_what_was_sent(network: SileroVad, engine: Engine) -> None:
