@@ -130,9 +130,13 @@ def read_rule(model: ModelInfo, models_dir: Path) -> BaselineRule | None:
     path = rule_path(models_dir, model)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if (data.pop("model"), data.pop("sha256")) != (model.name, model.sha256):
+        if (data["model"], data["sha256"]) != (model.name, model.sha256):
             return None
-        return BaselineRule(**{k: np.array(v, np.float32) if k in ("g", "d", "b") else v for k, v in data.items()})
+        g, d, b = (np.array(data[key], np.float32) for key in ("g", "d", "b"))
+        return BaselineRule(
+            g, d, b, float(data["n0"]), int(data["cap"]), int(data["min_clips"]), float(data["enrolment_share"]),
+            float(data["mixed_share"]), str(data["source"]),
+        )  # fmt: skip
     except FileNotFoundError:
         return None
     except _UNREADABLE as error:
