@@ -93,6 +93,7 @@ def create_app(settings: Settings, analyzer: Analyzer, store: Store, metrics: Me
     from emotion_app.web.guard import Guard
     from emotion_app.web.login import Access, login_router
     from emotion_app.web.problems import on_problem
+    from emotion_app.web.sockets import add_sockets
     from emotion_app.web.ui.jobs import Jobs
     from emotion_app.web.ui.mount import mount_page
     from emotion_app.web.ui.sounds import EXAMPLES_DIR
@@ -105,6 +106,7 @@ def create_app(settings: Settings, analyzer: Analyzer, store: Store, metrics: Me
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         threading.Thread(target=_warm, args=(analyzer, settings.preload), daemon=True).start()
         yield
+        await manager.close()
         jobs.close()
         analyzer.close()
 
@@ -118,6 +120,7 @@ def create_app(settings: Settings, analyzer: Analyzer, store: Store, metrics: Me
     app.mount("/app-static", StaticFiles(directory=STATIC))
     if EXAMPLES_DIR.is_dir():
         app.mount("/app-examples", StaticFiles(directory=EXAMPLES_DIR))
+    manager = add_sockets(app, analyzer, metrics)
     mount_page(app, settings, jobs)  # last: it answers every path that is left
     app.add_middleware(Guard, settings=settings, access=access)
     return app

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from emotion_app.web.i18n import DEFAULT_LANG
-from emotion_app.web.ui import about, analyze, api
+from emotion_app.web.ui import about, analyze, api, live
 from emotion_app.web.ui.shell import Shell
 
 TITLE = "语音情感识别 · Speech Emotion Recognition"  # until the browser's language is known
@@ -34,11 +34,19 @@ def build_page(shell: Shell) -> gr.Blocks:
             with gr.Tab(words("ser_tab_analyze"), id="analyze") as tab:
                 analyze.build(shell, chip)
             shell.bind(tab, lambda w: gr.Tab(w("ser_tab_analyze")))
+            with gr.Tab(words("ser_tab_live"), id="live", elem_id="ser-live-tab") as tab:
+                live.build(shell)
+            shell.bind(tab, lambda w: gr.Tab(w("ser_tab_live")))
             with gr.Tab(words("ser_tab_about"), id="about") as tab:
                 about.build(shell)
             shell.bind(tab, lambda w: gr.Tab(w("ser_tab_about")))
         api.build(shell)
         shell.bind_switch(demo)
+
+        def left(request: gr.Request) -> None:
+            shell.jobs.cancel(request.session_hash or "")
+
+        demo.unload(left)
     return demo
 
 
