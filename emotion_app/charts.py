@@ -43,6 +43,11 @@ _WORDS = {
 }
 
 
+def warm() -> None:
+    """Import matplotlib now (over a second), so that the first saved result does not wait for it."""
+    import matplotlib.figure  # noqa: F401
+
+
 def scores_png(prediction: Prediction, lang: Lang) -> bytes:
     """The nine scores as bars in the model's order, 1280 x 860 pixels.
 

@@ -39,7 +39,7 @@ class Emotion:
         return self.zh if lang == "zh" else self.en
 
 
-_DARK = "#1C1D1F"
+_DARK = "#111113"
 
 EMOTIONS: tuple[Emotion, ...] = (
     Emotion("angry", "Angry", "愤怒", "生气/angry", "😠", "#E5484D", _DARK),

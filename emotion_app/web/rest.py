@@ -56,11 +56,12 @@ def _add_analysis(router: APIRouter, settings: Settings, analyzer: Analyzer, sto
         model: Annotated[str | None, Form()] = None,
         precision: Annotated[str | None, Form()] = None,
         window_s: Annotated[float | None, Form()] = None,
+        baseline: Annotated[str | None, Form(description="Name of a saved baseline of the speaker.")] = None,
         save: Annotated[bool, Form(description="Keep a result folder.")] = False,
         lang: Annotated[Literal["zh", "en"], Form(description="Language of the charts in a kept folder.")] = "en",
     ) -> JSONResponse:
         try:
-            options = Options(granularity, embedding, model, precision, window_s)  # type: ignore[arg-type]
+            options = Options(granularity, embedding, model, precision, window_s, baseline)  # type: ignore[arg-type]
             _check_model(model, settings)
             if save:
                 await run_in_threadpool(store.check_space)

@@ -239,4 +239,6 @@ def _warm(analyzer: Analyzer, preload: bool) -> None:
             analyzer.preload()
         except EmotionError as error:  # the page and /readyz show it; a request tries again
             log.warning("preload: %s", error)
-    import matplotlib.figure  # noqa: F401 - over a second, needed by the first saved result
+    from emotion_app import charts
+
+    charts.warm()
