@@ -104,6 +104,7 @@ class Settings(BaseSettings):
     )
     outputs_dir: Path = Path("outputs")
     window_s: float = Field(1.0, gt=0, le=30, description="Smoothing of the timeline.")
+    allowed_origins: tuple[str, ...] = Field((), description="Other sites whose pages may open live sessions (wss).")
     alerts: tuple[str, ...] = Field((), description='Alert rules of every live session, e.g. "angry >= 0.7 for 2 s".')
     webhook_url: str = Field("", description="Where alerts are posted; empty: nowhere.")
     webhook_hosts: tuple[str, ...] = Field((), description="Hosts that webhook_url may name; empty: none.")

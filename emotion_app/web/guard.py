@@ -67,6 +67,7 @@ class Guard:
         self._hosts = frozenset(
             {*(h.lower().strip("[]") for h in settings.allowed_hosts), settings.host.lower().strip("[]")}
         )
+        self._origins = frozenset(origin.lower().rstrip("/") for origin in settings.allowed_origins)
         self._upload_mb = settings.limits.upload_mb
         self._bounds = Bounds(int(settings.limits.upload_mb * 1e6) + FORM_BYTES)
 
@@ -105,6 +106,8 @@ class Guard:
             return
         origin = headers.get("origin")
         if origin is not None:
+            if scope["type"] == "websocket" and origin.lower() in self._origins:
+                return
             if urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
                 raise AccessError("FORBIDDEN_ORIGIN")
         elif headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from emotion_app.streaming import client as client_module
 from emotion_app.streaming.client import Streamer, Tape, paced, stream
 from emotion_app.streaming.protocol import EmotionResult, Event
 from emotion_app.types import Waveform
-from tests.live_server import LiveServer
+from tests.live_server import LiveServer, Wire
 from tests.streaming.sound import FAST, dialogue, from_pcm, pcm
 
 
@@ -52,46 +51,6 @@ def test_a_pipe(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": io.BytesIO(pcm(sound))}))
     stream("-", url=server.url, tell=events.append)
     check(server, from_pcm(pcm(sound)), events)
-
-
-class Wire:
-    """A TCP relay that can be cut."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._pairs: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self._target))
-            self._pairs += [near, far]
-            for a, b in ((near, far), (far, near)):
-                threading.Thread(target=self._pass, args=(a, b), daemon=True).start()
-
-    @staticmethod
-    def _pass(a: socket.socket, b: socket.socket) -> None:
-        try:
-            while data := a.recv(65536):
-                b.sendall(data)
-        except OSError:
-            return
-
-    def cut(self) -> None:
-        for end in self._pairs:
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
-            end.close()
-        self._pairs.clear()
-
-    def close(self) -> None:
-        self._listener.close()
-        self.cut()
 
 
 def test_a_cut_wire_costs_nothing(server: LiveServer) -> None:

@@ -172,6 +172,17 @@ def test_foreign_pages_are_refused(server: LiveServer) -> None:
         connect(server.url, additional_headers={"Host": "evil.example"}, proxy=None)
 
 
+def test_a_listed_site_may_open_live_sessions_and_nothing_else() -> None:
+    with LiveServer(Settings(model="lite", offline=True, allowed_origins=("http://shop.example",))) as server:
+        connect(server.url, origin="http://shop.example", proxy=None).close()
+        for origin in ("http://shop.example.evil", "https://shop.example", "http://shop.example:81"):
+            with pytest.raises(InvalidStatus):
+                connect(server.url, origin=origin, proxy=None)
+        caller = socketio.Client(reconnection=False)
+        with pytest.raises(socketio.exceptions.ConnectionError):
+            caller.connect(server.http, headers={"Origin": "http://shop.example"}, transports=["polling"])
+
+
 def test_token(sound: np.ndarray) -> None:
     with LiveServer(Settings(model="lite", offline=True, token="right", limits=FAST)) as server:
         for headers in ({}, {"Authorization": "Bearer wrong"}):
