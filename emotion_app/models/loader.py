@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emotion_app.errors import EmotionError, ModelError
-from emotion_app.labels import EMOTIONS
 from emotion_app.models import hub
 from emotion_app.models.catalog import AUTO, LITE, MAIN, KnownModel, find, is_hub_id, known_models
 from emotion_app.models.files import checkpoint_file
@@ -276,7 +275,7 @@ def _load_emotion2vec(choice: Choice, directory: Path, settings: Settings, repor
         dim=checkpoint.config.dim,
         revision=checkpoint.record.revision,
         sha256=checkpoint.record.sha256,
-        labels=tuple(EMOTIONS[i].key for i in sorted(i for i in checkpoint.rows if i is not None)),
+        labels=weights.labels_of(checkpoint),
     )
     model = Emotion2vec(
         checkpoint.config, checkpoint.rows, weights.load_state(checkpoint, decided.precision), info, decided.notes

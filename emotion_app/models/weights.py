@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from emotion_app.errors import ModelError, StoreError
+from emotion_app.labels import KEYS
 from emotion_app.models.config import NetworkConfig, read_config, read_tokens
 from emotion_app.models.files import TEXTS, checkpoint_file, is_complete, sha256_of
 from emotion_app.models.network import AUDIO, dtype_of, expected_shapes
@@ -182,6 +183,11 @@ def read_converted(home: Path) -> Checkpoint | None:
         if not (home / name).is_file() or (home / name).stat().st_size != size:
             return None
     return Checkpoint(home, record, read_config(home, record.name), read_tokens(home, record.name))
+
+
+def labels_of(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Keys of the classes that the checkpoint can answer, in the order of ``labels.EMOTIONS``."""
+    return tuple(KEYS[i] for i in sorted(i for i in checkpoint.rows if i is not None))
 
 
 def load_state(checkpoint: Checkpoint, precision: str) -> dict[str, Tensor]:

@@ -1,0 +1,242 @@
+"""emotion2vec and the embedded model as ONNX graphs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from emotion_app.labels import N_EMOTIONS
+from emotion_app.models.config import NetworkConfig
+from emotion_app.models.kernels import alibi_slopes
+from emotion_app.models.network import AUDIO, CONTEXT, block_names
+from emotion_app.models.onnx_graph import Graph
+from emotion_app.types import EXCLUDED_LOGIT, Floats
+
+if TYPE_CHECKING:
+    from emotion_app.models.lite_network import LiteNet
+
+State = Mapping[str, Floats]
+
+
+def emotion2vec_graph(
+    config: NetworkConfig, rows: tuple[int | None, ...], state: State, half: bool, facts: Mapping[str, str]
+) -> onnx.ModelProto:
+    """The network of ``network.py``: outputs ``features`` (T, D) and ``logits`` (T, 9) in the order of our labels.
+
+    Args:
+        rows: for each row of the head, its emotion or None.
+        state: float32 tensors by FunASR's names.
+        half: products in fp16.
+        facts: metadata.
+    """
+    graph = Graph(half)
+    x = _front_end(graph, config, state)
+    x = graph.op("Add", x, _positions(graph, config, state, x))
+    bias = _distance_bias(graph, config, state, x) if config.alibi else None
+    if config.extra_tokens:
+        x = graph.op("Concat", graph.constant(state[AUDIO + "extra_tokens"]), x, axis=1)
+    if not config.norm_first:
+        x = _norm(graph, state, CONTEXT + "norm", config, x)
+    for index, name in enumerate(block_names(config)):
+        x = _block(graph, config, state, name, x, bias[index if len(bias) > 1 else 0] if bias else None)
+    if config.norm_first:
+        x = _norm(graph, state, "norm", config, x)
+    start, end = graph.constant([config.extra_tokens]), graph.constant([np.iinfo(np.int64).max])
+    x = graph.op("Slice", x, start, end, graph.constant([1]))
+    features = graph.op("Squeeze", x, graph.constant([0]))
+    weight, bias_row = np.zeros((N_EMOTIONS, config.dim), np.float32), np.full(N_EMOTIONS, EXCLUDED_LOGIT, np.float32)
+    for row, index in enumerate(rows):
+        if index is not None:
+            weight[index], bias_row[index] = state["proj.weight"][row], state["proj.bias"][row]
+    logits = graph.linear(features, weight, bias_row, exact=True)
+    return graph.model({"features": (features, config.dim), "logits": (logits, N_EMOTIONS)}, facts)
+
+
+def _front_end(graph: Graph, config: NetworkConfig, state: State) -> str:
+    """(n,) -> (1, T, D)."""
+    x = "waveform"
+    if config.normalize:
+        centred = graph.op("Sub", x, graph.op("ReduceMean", x, keepdims=1))
+        power = graph.op("ReduceMean", graph.op("Mul", centred, centred), keepdims=1)
+        x = graph.choose(graph.op("Div", centred, graph.op("Sqrt", graph.op("Add", power, graph.constant(1e-5)))), x)
+    x = graph.op("Unsqueeze", x, graph.constant([0, 1]))
+    for i, (_, kernel, stride) in enumerate(config.conv):
+        layer = f"{AUDIO}local_encoder.conv_layers.{i}."
+        x = graph.conv(x, state[layer + "0.weight"], kernel_shape=[kernel], strides=[stride])
+        x = graph.gelu(graph.norm(graph.swap(x), state[layer + "2.1.weight"], state[layer + "2.1.bias"]))
+        x = x if i == len(config.conv) - 1 else graph.swap(x)
+    project = AUDIO + "project_features."
+    x = graph.norm(x, state[project + "1.weight"], state[project + "1.bias"])
+    return graph.linear(x, state[project + "2.weight"], state[project + "2.bias"])
+
+
+def _positions(graph: Graph, config: NetworkConfig, state: State, x: str) -> str:
+    prefix = AUDIO + "relative_positional_encoder."
+    frames = graph.size(x, 1)
+    if config.pos_pre_norm:
+        x = graph.norm(x, state[prefix + "0.weight"], state[prefix + "0.bias"])
+        prefix += "1."
+    half = config.pos_kernel // 2
+    for i in range(config.pos_layers):
+        weight, bias = state[f"{prefix}{i + 1}.0.weight"], state[f"{prefix}{i + 1}.0.bias"]
+        x = graph.conv(
+            graph.swap(x), weight, bias, kernel_shape=[config.pos_kernel], pads=[half, half], group=config.pos_groups
+        )
+        x = graph.swap(x)
+        if config.pos_kernel % 2 == 0:
+            x = graph.op("Slice", x, graph.constant([0]), frames, graph.constant([1]))
+        x = graph.gelu(graph.norm(x, config.dim))
+    return x
+
+
+def _distance_bias(graph: Graph, config: NetworkConfig, state: State, frames: str) -> list[str]:
+    """(H, S, S), one for all blocks or one for each."""
+    count = graph.op("Squeeze", graph.size(frames, 1), graph.constant([0]))
+    place = graph.op("Range", graph.constant(np.int64(0)), count, graph.constant(np.int64(1)))
+    place = graph.op("Cast", place, to=onnx.TensorProto.FLOAT)
+    rows = graph.op("Unsqueeze", place, graph.constant([1]))
+    columns = graph.op("Unsqueeze", place, graph.constant([0]))
+    distance = graph.op("Abs", graph.op("Sub", rows, columns))
+    extra = graph.constant([config.extra_tokens, config.extra_tokens, 0, 0])
+    distance = graph.op("Unsqueeze", graph.op("Pad", distance, extra), graph.constant([0]))
+    scale = np.maximum(state[AUDIO + "alibi_scale"], 0).reshape(len(state[AUDIO + "alibi_scale"]), -1)
+    slopes = -scale * np.array(alibi_slopes(config.alibi_heads), dtype=np.float32)
+    slopes = np.pad(slopes, ((0, 0), (0, config.heads - config.alibi_heads)))
+    return [graph.op("Mul", distance, graph.constant(row[:, None, None])) for row in slopes]
+
+
+def _block(graph: Graph, config: NetworkConfig, state: State, name: str, x: str, bias: str | None) -> str:
+    def linear(part: str, value: str) -> str:
+        return graph.linear(value, state[f"{name}{part}.weight"], state[f"{name}{part}.bias"])
+
+    def attend(value: str) -> str:
+        parts = graph.op(
+            "Reshape", linear("attn.qkv", value), graph.constant([-1, 3, config.heads, config.dim // config.heads])
+        )
+        q, k, v = _thirds(graph, parts)
+        return linear("attn.proj", _attention(graph, q, k, v, bias, config.dim // config.heads, config.dim))
+
+    def feed(value: str) -> str:
+        return linear("mlp.fc2", graph.gelu(linear("mlp.fc1", value)))
+
+    first, second = (lambda v, n=n: _norm(graph, state, name + n, config, v) for n in ("norm1", "norm2"))
+    if config.norm_first:
+        x = graph.op("Add", x, attend(first(x)))
+        return graph.op("Mul", feed(second(x)), graph.constant(2.0))  # data2vec 2 adds the MLP to itself here
+    x = first(graph.op("Add", x, attend(x)))
+    return second(graph.op("Add", x, feed(x)))
+
+
+def _thirds(graph: Graph, parts: str) -> tuple[str, str, str]:
+    """(S, 3, H, d) -> three of (H, S, d)."""
+    parts = graph.op("Transpose", parts, perm=[1, 2, 0, 3])
+    q, k, v = (graph.op("Gather", parts, graph.constant(np.int64(i)), axis=0) for i in range(3))
+    return q, k, v
+
+
+def _attention(graph: Graph, q: str, k: str, v: str, bias: str | None, head_dim: int, dim: int) -> str:
+    """(H, S, d) each -> (1, S, D)."""
+    q = graph.op("Mul", q, graph.constant(1 / math.sqrt(head_dim)))
+    weights = graph.op("MatMul", q, graph.op("Transpose", k, perm=[0, 2, 1]))
+    weights = graph.op("Add", weights, bias) if bias else weights
+    mixed = graph.op("MatMul", graph.op("Softmax", weights, axis=-1), v)
+    return graph.op("Reshape", graph.op("Transpose", mixed, perm=[1, 0, 2]), graph.constant([1, -1, dim]))
+
+
+def _norm(graph: Graph, state: State, name: str, config: NetworkConfig, x: str) -> str:
+    return graph.norm(x, state.get(name + ".weight", config.dim), state.get(name + ".bias"), config.norm_eps)
+
+
+def lite_graph(
+    net: LiteNet, full_frames: int, reference: bool, half: bool, facts: Mapping[str, str]
+) -> onnx.ModelProto:
+    """The embedded model for clips of 400 samples to 8 s: mel frames, stem, blocks, heads.
+
+    Outputs ``features`` (T, D), ``logits`` (T, 9) and, with ``reference``, ``reference_logits`` (T, 9).
+    """
+    from emotion_app.models.lite_network import HEADS, STRIDE, WIDTH
+
+    graph = Graph(half)
+    state = {key: value.float().numpy() for key, value in net.state_dict().items()}
+    x = _log_mels(graph, net.encoder.shape.floor)  # (1, M, 80)
+    x = graph.swap(graph.op("Div", graph.op("Add", x, graph.constant(4.0)), graph.constant(4.0)))
+    for conv, stride in (("encoder.conv1", 1), ("encoder.conv2", STRIDE)):
+        weight, bias = state[conv + ".weight"], state[conv + ".bias"]
+        x = graph.gelu(graph.conv(x, weight, bias, kernel_shape=[3], pads=[1, 1], strides=[stride]))
+    x = graph.swap(x)
+    frames = graph.size(x, 1)
+    x = graph.op("Add", x, graph.op("Slice", graph.constant(state["encoder.positions"]), graph.constant([0]), frames))
+    heard = []
+    for number in range(1, net.encoder.shape.blocks + 1):
+        x = _lite_block(graph, state, f"encoder.blocks.{number - 1}.", x, HEADS, WIDTH)
+        if number in net.encoder.shape.taps:
+            heard.append(x)
+    x = graph.op("Concat", *heard, axis=2) if len(heard) > 1 else heard[0]
+    x = graph.op("Mul", graph.op("Sub", x, graph.constant(state["mean"])), graph.constant(state["scale"]))
+    if full_frames:
+        share = graph.op("Div", graph.op("Cast", frames, to=onnx.TensorProto.FLOAT), graph.constant(float(full_frames)))
+        x = graph.op("Mul", x, graph.op("Min", share, graph.constant(1.0)))
+    features = graph.op("Squeeze", x, graph.constant([0]))
+    outputs = {
+        "features": (features, net.encoder.shape.dim),
+        "logits": (graph.linear(features, state["head.weight"], state["head.bias"], exact=True), N_EMOTIONS),
+    }
+    if reference:
+        outputs["reference_logits"] = (graph.linear(features, state["reference.weight"], None, exact=True), N_EMOTIONS)
+    return graph.model(outputs, facts)
+
+
+def _lite_block(graph: Graph, state: State, name: str, x: str, heads: int, width: int) -> str:
+    def linear(part: str, value: str) -> str:
+        return graph.linear(value, state[f"{name}{part}.weight"], state.get(f"{name}{part}.bias"))
+
+    def norm(part: str, value: str) -> str:
+        return graph.norm(value, state[f"{name}{part}.weight"], state[f"{name}{part}.bias"])
+
+    h = norm("norm1", x)
+    split = graph.constant([-1, heads, width // heads])
+    q, k, v = (
+        graph.op("Transpose", graph.op("Reshape", linear(part, h), split), perm=[1, 0, 2]) for part in ("q", "k", "v")
+    )
+    x = graph.op("Add", x, linear("out", _attention(graph, q, k, v, None, width // heads, width)))
+    return graph.op("Add", x, linear("fc2", graph.gelu(linear("fc1", norm("norm2", x)))))
+
+
+def _log_mels(graph: Graph, floor: float) -> str:
+    """``melspec`` as a convolution with the windowed Fourier basis: (n,) -> (1, M, 80) log10 mel power."""
+    from emotion_app.models.melspec import ACTIVE_DB, HOP, LEVEL, N_FFT, TINY, mel_filters
+
+    place, bins = np.arange(N_FFT), np.arange(N_FFT // 2 + 1)
+    angle = 2 * np.pi * np.outer(bins, place) / N_FFT
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * place / N_FFT)
+    basis = np.concatenate([np.cos(angle) * window, np.sin(angle) * window])[:, None].astype(np.float32)
+    x = graph.op("Unsqueeze", "waveform", graph.constant([0, 1]))
+    parts = graph.op("Conv", x, graph.constant(basis), kernel_shape=[N_FFT], strides=[HOP])  # never in fp16
+    parts = graph.op("Mul", parts, parts)
+    half, whole = len(bins), 2 * len(bins)
+    axis = graph.constant([1])
+    real = graph.op("Slice", parts, graph.constant([0]), graph.constant([half]), axis)
+    imaginary = graph.op("Slice", parts, graph.constant([half]), graph.constant([whole]), axis)
+    power = graph.linear(graph.swap(graph.op("Add", real, imaginary)), mel_filters().numpy(), None, exact=True)
+    energy = graph.op("ReduceMean", power, axes=[2], keepdims=0)  # (1, M)
+    smooth = graph.op(
+        "Conv",
+        graph.op("Unsqueeze", energy, graph.constant([1])),
+        graph.constant(np.full((1, 1, 5), 0.2, np.float32)),
+        kernel_shape=[5],
+        pads=[2, 2],
+    )
+    long_enough = graph.op("Greater", graph.size(power, 1), graph.constant([4]))
+    smooth = graph.op("Where", long_enough, graph.op("Squeeze", smooth, graph.constant([1])), energy)
+    threshold = graph.op("Mul", graph.op("ReduceMax", smooth, keepdims=1), graph.constant(10 ** (-ACTIVE_DB / 10)))
+    active = graph.op("Cast", graph.op("GreaterOrEqual", smooth, threshold), to=onnx.TensorProto.FLOAT)
+    total = graph.op("ReduceSum", graph.op("Mul", energy, active), keepdims=0)
+    mean = graph.op("Div", total, graph.op("ReduceSum", active, keepdims=0))
+    gain = graph.op("Div", graph.constant(10**LEVEL), graph.op("Max", mean, graph.constant(TINY)))
+    power = graph.op("Mul", power, graph.choose(gain, graph.constant(1.0)))
+    logs = graph.op("Log", graph.op("Add", power, graph.constant(10**floor)))
+    return graph.op("Mul", logs, graph.constant(1 / math.log(10)))
