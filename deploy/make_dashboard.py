@@ -70,6 +70,7 @@ PANELS: list[tuple[str, str, str, list[tuple[str, str]]]] = [  # title, kind, un
         "reqps",
         [
             ("rate(emotion_late_total[$__rate_interval])", "late"),
+            ("emotion_stream_unaccounted_samples", "unaccounted samples"),
             ("rate(emotion_rejected_total[$__rate_interval])", "refused"),
         ],
     ),
@@ -77,7 +78,7 @@ PANELS: list[tuple[str, str, str, list[tuple[str, str]]]] = [  # title, kind, un
         "Alerts",
         "timeseries",
         "short",
-        [("sum by (kind) (increase(emotion_stream_alerts_total[$__rate_interval]))", "{{kind}}")],
+        [("increase(emotion_stream_alerts_total[$__rate_interval])", "alerts")],
     ),
     (
         "Queue",

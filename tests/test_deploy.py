@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -49,6 +50,9 @@ def prometheus(tmp_path_factory, clips):
                     with clip.open("rb") as file:
                         assert httpx.post(f"{served.url}/api/v1/analyze", files={"file": file}, timeout=60).is_success
                     time.sleep(0.7)
+                live = [sys.executable, "-m", "emotion_app", "stream", str(clips[0]), "--speed", "1.4",
+                        "--url", f"ws://127.0.0.1:{served.port}/ws/emotion"]  # fmt: skip
+                subprocess.run(live, check=True, cwd=ROOT, timeout=120)
                 time.sleep(2.5)
                 yield client
         finally:

@@ -21,6 +21,7 @@ from emotion_app.cli.batch import batch
 from emotion_app.cli.common import Device, Engine, Model, Offline, Precision, err, lang, out
 from emotion_app.cli.evaluate import evaluate
 from emotion_app.cli.models import models_app
+from emotion_app.cli.stream import stream
 from emotion_app.errors import EmotionError
 from emotion_app.settings import read_settings
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command()(analyze)
 app.command()(batch)
 app.command()(evaluate)
+app.command()(stream)
 app.add_typer(baseline_app, name="baseline")
 app.add_typer(models_app, name="models")
 

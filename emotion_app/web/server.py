@@ -121,6 +121,7 @@ def create_app(settings: Settings, analyzer: Analyzer, store: Store, metrics: Me
     if EXAMPLES_DIR.is_dir():
         app.mount("/app-examples", StaticFiles(directory=EXAMPLES_DIR))
     manager = add_sockets(app, analyzer, metrics)
+    metrics.watch(lambda: observe.stream_readings(manager.totals()))
     mount_page(app, settings, jobs)  # last: it answers every path that is left
     app.add_middleware(Guard, settings=settings, access=access)
     return app
