@@ -43,6 +43,15 @@ const ruleWords = (r) => fill(r.how, { who: r.who === "negative" ? words.negativ
 const wireRules = () => rules.filter((r) => r.on).slice(0, facts.rules).map((r) => ({ name: ruleName(r), kind: r.how,
   emotions: r.who === "negative" ? facts.negative : [r.who], threshold: r.much / 100, for_s: r.s }));
 
+// Gradio reloads the page once it can reach its server again after a break. That would throw the session away, so its
+// question whether the server is back gets no answer while there is something to lose.
+const unsaved = () => Boolean(recording) && state !== "idle";
+const askServer = window.fetch;
+window.fetch = (what, ...rest) => {
+  const url = String(what instanceof Request ? what.url : what);
+  return unsaved() && /\/app_id$/.test(url) ? Promise.reject(new TypeError("a live session is open")) : askServer(what, ...rest);
+};
+
 // --- start and stop
 async function start() {
   if (!["idle", "ended"].includes(state)) return;
@@ -87,8 +96,7 @@ async function stop() {
   to("ending");
   const last = await closing.close();
   if (last.length) heard(last);
-  if (connection.session) connection.end();
-  else finish();
+  connection.end();
 }
 
 async function finish(key, event) { // the summary; with what went wrong, if something did
@@ -133,9 +141,9 @@ function heard(frame) {
   let top = 0, sum = 0;
   for (const x of frame) { top = Math.max(top, Math.abs(x)); sum += x * x; }
   recording.push(frame);
-  const db = 20 * Math.log10(Math.sqrt(sum / frame.length) / 32768 + 1e-6);
+  const rms = Math.sqrt(sum / frame.length) / 32768, db = 20 * Math.log10(rms + 1e-6);
   level = Math.max(0, Math.min(1, (db + 60) / 60));
-  levels.push(Math.max(0, Math.min(1, (db + 54) / 48)));
+  levels.push(Math.min(1, (4 * rms) ** 0.8));
   const was = talk.silent >= SILENT_FRAMES;
   talk.silent = top ? 0 : talk.silent + 1;
   if (was !== talk.silent >= SILENT_FRAMES) show();
@@ -146,7 +154,7 @@ function heard(frame) {
 
 function meter(clipped, db) {
   const box = $(".ser-live-meter");
-  box.querySelector("b").style.transform = `scaleX(${level.toFixed(3)})`;
+  box.querySelector("b").style.clipPath = `inset(0 ${(100 - 100 * level).toFixed(1)}% 0 0)`;
   box.classList.toggle("ser-live-clipped", clipped);
   box.setAttribute("aria-valuenow", Math.round(Math.max(-60, db)));
   $(".ser-live-clock").textContent = clockOf(recording ? recording.seconds : 0);
@@ -258,6 +266,7 @@ function show() {
   const on = !["idle", "ended"].includes(state);
   root().setAttribute("data-state", state);
   document.documentElement.classList.toggle("ser-on-air", Boolean(mic));
+  document.documentElement.classList.toggle("ser-unsaved", unsaved());
   const button = $(".ser-live-start");
   button.classList.toggle("ser-on", on && state !== "ending");
   button.querySelector("b").textContent = words[on ? "stop" : "start"];

@@ -32,8 +32,8 @@ SAID = (  # texts that the scripts fill in, each ser_live_say_<name>
 )  # fmt: skip
 MIC_ICON = (
     '<svg viewBox="0 0 24 24" aria-hidden="true"><path class="p" d="M12 15a3.5 3.5 0 0 0 3.5-3.5v-5a3.5 3.5 0 0 0-7 0v5'
-    'A3.5 3.5 0 0 0 12 15zm6-3.5a6 6 0 0 1-12 0M12 17.5V21"/><rect class="s" x="6.5" y="6.5" width="11" height="11" rx="2"/>'
-    "</svg>"
+    'A3.5 3.5 0 0 0 12 15zm6-3.5a6 6 0 0 1-12 0M12 17.5V21"/>'
+    '<rect class="s" x="6.5" y="6.5" width="11" height="11" rx="2"/></svg>'
 )
 
 
@@ -82,8 +82,9 @@ def _controls(words: Words) -> str:
         f"<b>{_t(words, 'ser_live_say_start')}</b><kbd>{_t(words, 'ser_live_space')}</kbd></button>"
         '<p class="ser-live-state" role="status"><i aria-hidden="true"></i><span></span></p>'
         '<div class="ser-live-trouble" role="alert"><p></p><button type="button" class="ser-act" hidden></button></div>'
-        f'<div class="ser-live-sound"><div class="ser-live-meter" role="meter" aria-label="{_t(words, "ser_live_level")}" '
-        'aria-valuemin="-60" aria-valuemax="0" aria-valuenow="-60"><b></b><u></u></div>'
+        '<div class="ser-live-sound"><div class="ser-live-meter" role="meter" '
+        f'aria-label="{_t(words, "ser_live_level")}" aria-valuemin="-60" aria-valuemax="0" aria-valuenow="-60">'
+        "<b></b></div>"
         '<div class="ser-live-heard"><span class="ser-live-vad"><i aria-hidden="true"></i><span></span></span>'
         '<em class="ser-live-clock">0:00</em></div></div></section>'
     )
@@ -107,7 +108,7 @@ def _segmented(name: str, legend: str, choices: list[tuple[str, str]]) -> str:
         f'<label><input type="radio" name="ser-live-{name}" value="{value}"><span>{escape(text)}</span></label>'
         for value, text in choices
     )
-    return f'<fieldset class="ser-live-seg" data-choice="{name}"><legend>{escape(legend)}</legend><div>{items}</div></fieldset>'
+    return f'<fieldset class="ser-live-seg"><legend>{escape(legend)}</legend><div>{items}</div></fieldset>'
 
 
 def _rule_form(words: Words) -> str:
@@ -140,7 +141,8 @@ def _small_print(words: Words) -> str:
 
 def _alert(words: Words) -> str:
     return (
-        '<section class="ser-live-alert" role="alert" hidden><i aria-hidden="true">🔔</i><div><b></b><span></span></div>'
+        '<section class="ser-live-alert" role="alert" hidden><i aria-hidden="true">🔔</i>'
+        "<div><b></b><span></span></div>"
         f'<button type="button" aria-label="{_t(words, "ser_live_say_dismiss")}">✕</button></section>'
     )
 
@@ -171,8 +173,8 @@ def _timeline(words: Words) -> str:
 
 def _distribution(words: Words) -> str:
     rows = "".join(
-        f'<li class="ser-bar" data-emotion="{e.key}"><span><i aria-hidden="true">{e.emoji}</i>'
-        f'{escape(e.name(words.lang))}</span><div><b style="width:0;background:var(--ser-{e.key})"></b></div><em></em></li>'
+        f'<li class="ser-bar"><span><i aria-hidden="true">{e.emoji}</i>{escape(e.name(words.lang))}</span>'
+        f'<div><b style="width:0;background:var(--ser-{e.key})"></b></div><em></em></li>'
         for e in EMOTIONS
     )
     return (
@@ -184,7 +186,8 @@ def _distribution(words: Words) -> str:
 def _utterances(words: Words) -> str:
     return (
         f'<section class="ser-card ser-live-summary"><h3>{_t(words, "ser_live_summary")}</h3><dl></dl>'
-        f'<div class="ser-live-acts"><button type="button" class="ser-live-save">💾 {_t(words, "ser_live_save")}</button>'
+        '<div class="ser-live-acts">'
+        f'<button type="button" class="ser-live-save">💾 {_t(words, "ser_live_save")}</button>'
         f'<button type="button" class="ser-live-csv">⬇ {_t(words, "ser_live_csv")}</button>'
         f'<button type="button" class="ser-live-drop">{_t(words, "ser_live_drop")}</button></div>'
         f'<p class="ser-hint ser-live-kept" role="status"></p>'
