@@ -86,14 +86,20 @@ class SileroVad:
         self._cos, self._sin = np.ascontiguousarray(basis[:, :_BINS]), np.ascontiguousarray(basis[:, _BINS:])
         # (out, in, 3) -> (3 * in, out): a convolution is one matrix product over three neighbouring columns
         self._layers = [
-            (np.ascontiguousarray(state[f"encoder.{i}.reparam_conv.weight"].transpose(2, 1, 0)).reshape(-1, width),
-             state[f"encoder.{i}.reparam_conv.bias"], stride)
+            (
+                np.ascontiguousarray(state[f"encoder.{i}.reparam_conv.weight"].transpose(2, 1, 0)).reshape(-1, width),
+                state[f"encoder.{i}.reparam_conv.bias"],
+                stride,
+            )
             for i, (width, stride) in enumerate(((128, 1), (64, 2), (64, 2), (128, 1)))
         ]
         gates = np.concatenate([state["decoder.rnn.weight_ih"], state["decoder.rnn.weight_hh"]], axis=1)
         self._gates = np.ascontiguousarray(gates.T)  # (256, 512)
         self._gate_bias = state["decoder.rnn.bias_ih"] + state["decoder.rnn.bias_hh"]
-        self._out, self._out_bias = state["decoder.decoder.2.weight"][0, :, 0], float(state["decoder.decoder.2.bias"][0])
+        self._out, self._out_bias = (
+            state["decoder.decoder.2.weight"][0, :, 0],
+            float(state["decoder.decoder.2.bias"][0]),
+        )
 
     def probability(self, window: Floats, state: VadState) -> float:
         """Probability of speech in the next 512 samples of the stream behind ``state``, which moves on."""
@@ -101,17 +107,17 @@ class SileroVad:
             raise ValueError(f"a window has {WINDOW} samples, got {window.shape}")
         padded = np.empty(_CONTEXT + WINDOW + _CONTEXT, np.float32)
         padded[:_CONTEXT], padded[_CONTEXT:-_CONTEXT] = state.context, window
-        padded[-_CONTEXT:] = padded[-_CONTEXT - 2:-2 * _CONTEXT - 2:-1]  # reflected without its last sample
-        frames = np.stack([padded[i:i + _FFT] for i in range(0, len(padded) - _FFT + 1, _STRIDE)])  # (4, 256)
+        padded[-_CONTEXT:] = padded[-_CONTEXT - 2 : -2 * _CONTEXT - 2 : -1]  # reflected without its last sample
+        frames = np.stack([padded[i : i + _FFT] for i in range(0, len(padded) - _FFT + 1, _STRIDE)])  # (4, 256)
         columns = np.hypot(frames @ self._cos, frames @ self._sin)
         for weight, bias, stride in self._layers:
             columns = _convolve(columns, weight, bias, stride)
         gates = np.concatenate([columns[0], state.hidden]) @ self._gates + self._gate_bias
         opened = _sigmoid(gates)
         n = _STATE
-        state.cell = opened[n:2 * n] * state.cell + opened[:n] * np.tanh(gates[2 * n:3 * n])
-        state.hidden = opened[3 * n:] * np.tanh(state.cell)
-        state.context = padded[WINDOW:WINDOW + _CONTEXT]
+        state.cell = opened[n : 2 * n] * state.cell + opened[:n] * np.tanh(gates[2 * n : 3 * n])
+        state.hidden = opened[3 * n :] * np.tanh(state.cell)
+        state.context = padded[WINDOW : WINDOW + _CONTEXT]
         return float(_sigmoid(np.maximum(state.hidden, 0) @ self._out + self._out_bias))
 
 
@@ -220,7 +226,7 @@ def speech_segments(
     """
     detector = SpeechDetector(network, rules or Endpointing())
     n = len(waveform.samples)
-    found = [detector.push(waveform.samples[i:i + WINDOW]) for i in range(0, n - WINDOW + 1, WINDOW)]
+    found = [detector.push(waveform.samples[i : i + WINDOW]) for i in range(0, n - WINDOW + 1, WINDOW)]
     return tuple((e.start, e.stop) for e in (*found, detector.finish(n)) if isinstance(e, SpeechEnd))
 
 
@@ -229,7 +235,7 @@ def _convolve(columns: Floats, weight: Floats, bias: Floats, stride: int) -> Flo
     padded = np.zeros((len(columns) + 2, columns.shape[1]), np.float32)
     padded[1:-1] = columns
     at = range(0, len(columns), stride)
-    taps = np.stack([padded[i:i + 3].ravel() for i in at])
+    taps = np.stack([padded[i : i + 3].ravel() for i in at])
     return np.maximum(taps @ weight + bias, 0)
 
 
@@ -247,7 +253,10 @@ def _read_weights() -> dict[str, Floats]:
 
     try:
         network = torch.jit.load(str(path), map_location="cpu")
-        return {key.removeprefix("_model."): value.numpy().copy() for key, value in network.state_dict().items()
-                if key.startswith("_model.")}
+        return {
+            key.removeprefix("_model."): value.numpy().copy()
+            for key, value in network.state_dict().items()
+            if key.startswith("_model.")
+        }
     except (RuntimeError, ValueError, OSError) as error:
         raise ModelError("MODEL_BROKEN", name="silero-vad", reason=str(error)[:200]) from error

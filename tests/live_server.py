@@ -42,8 +42,14 @@ class LiveServer:
         if send_buffer:  # accepted connections inherit it: a client that does not read is noticed sooner
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         self.port = self._socket.getsockname()[1]
-        self._server = uvicorn.Server(uvicorn.Config(
-            app, log_level="warning", timeout_graceful_shutdown=1, ws_max_size=2 * 1024 * settings.limits.stream_message_kb))
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                timeout_graceful_shutdown=1,
+                ws_max_size=2 * 1024 * settings.limits.stream_message_kb,
+            )
+        )
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
 
     def __enter__(self) -> LiveServer:
@@ -89,7 +95,7 @@ class Client:
 
     def sound(self, data: bytes, size: int = 3200, pace_s: float = 0.0) -> None:
         for at in range(0, len(data), size):
-            self.ws.send(data[at:at + size])
+            self.ws.send(data[at : at + size])
             if pace_s:
                 time.sleep(pace_s)
 

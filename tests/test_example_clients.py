@@ -22,14 +22,16 @@ from tests.live_server import LiveServer, Wire
 from tests.streaming.sound import FAST, dialogue
 
 CLIENTS = Path(__file__).parents[1] / "examples" / "clients"
-CHROMIUM = next((p for p in ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
-                 if os.path.exists(p)), None)
+CHROMIUM = next(
+    (p for p in ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome") if os.path.exists(p)), None
+)
 
 
 @pytest.fixture(scope="module")
 def pages() -> Iterator[int]:
-    handler = functools.partial(type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None}),
-                                directory=str(CLIENTS))
+    handler = functools.partial(
+        type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None}), directory=str(CLIENTS)
+    )
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
         yield http.server_address[1]
@@ -51,7 +53,9 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(script: str, *args: object) -> str:
-    done = subprocess.run([sys.executable, str(CLIENTS / script), *map(str, args)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, str(CLIENTS / script), *map(str, args)], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -68,9 +72,14 @@ def test_socketio_client(server: LiveServer, speech: Path) -> None:
 
 
 def test_clients_say_when_nobody_answers() -> None:
-    for script, url in (("python_client.py", "ws://127.0.0.1:9/ws/emotion"), ("socketio_client.py", "http://127.0.0.1:9")):
+    for script, url in (
+        ("python_client.py", "ws://127.0.0.1:9/ws/emotion"),
+        ("socketio_client.py", "http://127.0.0.1:9"),
+    ):
         wav = CLIENTS.parent / "clips" / "none.wav"
-        done = subprocess.run([sys.executable, str(CLIENTS / script), str(wav), "--url", url], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, str(CLIENTS / script), str(wav), "--url", url], capture_output=True, text=True
+        )
         assert done.returncode != 0
 
 
@@ -80,9 +89,15 @@ def test_browser_page_hears_the_microphone_and_comes_back(server: LiveServer, pa
 
     wire = Wire(server.port)
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=[
-            "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", "--no-sandbox",
-            f"--use-file-for-fake-audio-capture={speech}%noloop"])
+        browser = play.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--use-fake-ui-for-media-stream",
+                "--use-fake-device-for-media-stream",
+                "--no-sandbox",
+                f"--use-file-for-fake-audio-capture={speech}%noloop",
+            ],
+        )
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{pages}/browser.html?url=ws://127.0.0.1:{wire.port}/ws/emotion")
         page.click("#go")
@@ -99,4 +114,3 @@ def test_browser_page_hears_the_microphone_and_comes_back(server: LiveServer, pa
     assert ids == list(range(1, len(ids) + 1))
     stats = events[-1]["stats"]
     assert stats["declared_dropped"] == 0 and stats["analysed"] > 16_000 and stats["repeated_input"] == 0
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,16 @@ import pytest
 import torch
 
 from emotion_app.types import SAMPLE_RATE, Waveform
-from emotion_app.vad import WINDOW, Endpointing, SileroVad, SpeechDetector, SpeechEnd, SpeechStart, VadState, speech_segments
+from emotion_app.vad import (
+    WINDOW,
+    Endpointing,
+    SileroVad,
+    SpeechDetector,
+    SpeechEnd,
+    SpeechStart,
+    VadState,
+    speech_segments,
+)
 from tests.streaming.sound import dialogue
 
 
@@ -31,14 +41,14 @@ def test_probabilities_equal_those_of_the_wheel(network: SileroVad, sound: np.nd
     state = VadState()
     with torch.inference_mode():
         for at in range(0, 600 * WINDOW, WINDOW):
-            window = sound[at:at + WINDOW]
+            window = sound[at : at + WINDOW]
             want = theirs(torch.from_numpy(window.copy()), SAMPLE_RATE).item()
             assert network.probability(window, state) == pytest.approx(want, abs=2e-4)
 
 
 def test_clips_between_pauses_are_found(network: SileroVad, sound: np.ndarray) -> None:
     found = speech_segments(Waveform(sound), network)
-    assert len(found) >= 4 and all(a[1] <= b[0] for a, b in zip(found, found[1:], strict=False))
+    assert len(found) >= 4 and all(a[1] <= b[0] for a, b in itertools.pairwise(found))
     assert found[0][0] > 0.5 * SAMPLE_RATE and found[-1][1] < len(sound) - 0.3 * SAMPLE_RATE
 
 
@@ -67,7 +77,7 @@ def test_clicks_are_no_utterance(network: SileroVad, sound: np.ndarray) -> None:
 def test_longest_utterance(network: SileroVad, sound: np.ndarray) -> None:
     found = speech_segments(Waveform(sound), network, Endpointing(max_s=2.0))
     assert all(stop - start <= 2 * SAMPLE_RATE for start, stop in found)
-    assert any(a[1] == b[0] for a, b in zip(found, found[1:], strict=False))
+    assert any(a[1] == b[0] for a, b in itertools.pairwise(found))
 
 
 def test_without_a_network_everything_is_speech() -> None:
@@ -80,7 +90,7 @@ def test_without_a_network_everything_is_speech() -> None:
 def test_a_fresh_start_forgets(network: SileroVad, sound: np.ndarray) -> None:
     detector = SpeechDetector(network, Endpointing())
     for at in range(0, 100 * WINDOW, WINDOW):
-        detector.push(sound[at:at + WINDOW])
+        detector.push(sound[at : at + WINDOW])
     detector.restart(1_000_000)
     assert detector.start is None and detector.keep_from == detector.position == 1_000_000
     with pytest.raises(ValueError, match="512"):

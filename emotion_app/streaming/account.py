@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from emotion_app.streaming.protocol import Stats
+from emotion_app.streaming.events import Stats
 
 
 @dataclass

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 
 from emotion_app.errors import RequestError
 from emotion_app.labels import KEYS, NEGATIVE, index_of
-from emotion_app.streaming.protocol import Alert, AlertRule
+from emotion_app.streaming.events import Alert
+from emotion_app.streaming.protocol import AlertRule
 from emotion_app.types import SAMPLE_RATE, Prediction
 
 _TEXT = re.compile(
     r"\s*(?P<what>[^\d<>=%]+?)\s*>=?\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<percent>%?)\s*"
-    r"(?P<how>for|of(?:\s+the)?(?:\s+last)?)\s+(?P<seconds>\d+(?:\.\d+)?)\s*s\s*", re.IGNORECASE)
+    r"(?P<how>for|of(?:\s+the)?(?:\s+last)?)\s+(?P<seconds>\d+(?:\.\d+)?)\s*s\s*",
+    re.IGNORECASE,
+)
 
 
 def parse_rule(text: str) -> AlertRule:
@@ -43,8 +46,13 @@ def parse_rule(text: str) -> AlertRule:
         else:
             raise _refused(text)
     try:
-        return AlertRule(name=text.strip()[:80], kind="hold" if found["how"].lower() == "for" else "share",
-                         emotions=tuple(dict.fromkeys(keys)), threshold=number, for_s=float(found["seconds"]))
+        return AlertRule(
+            name=text.strip()[:80],
+            kind="hold" if found["how"].lower() == "for" else "share",
+            emotions=tuple(dict.fromkeys(keys)),
+            threshold=number,
+            for_s=float(found["seconds"]),
+        )
     except ValueError as error:
         raise _refused(text) from error
 
@@ -62,8 +70,9 @@ def rules_of(given: Iterable[AlertRule | str], most: int) -> tuple[AlertRule, ..
 
 
 def _refused(text: str) -> RequestError:
-    return RequestError("BAD_OPTION", option="alert", value=text[:80],
-                        choices="angry >= 0.7 for 2 s | negative > 50 % of 60 s")
+    return RequestError(
+        "BAD_OPTION", option="alert", value=text[:80], choices="angry >= 0.7 for 2 s | negative > 50 % of 60 s"
+    )
 
 
 @dataclass
@@ -127,6 +136,14 @@ class AlertWatch:
             if value is not None:
                 rule = watch.rule
                 since = max(0, stop - round(rule.for_s * SAMPLE_RATE))
-                alerts.append(Alert.of(since, stop, rule=rule.name or ", ".join(rule.emotions), kind=rule.kind,
-                                       value=round(value, 6), threshold=rule.threshold))
+                alerts.append(
+                    Alert.of(
+                        since,
+                        stop,
+                        rule=rule.name or ", ".join(rule.emotions),
+                        kind=rule.kind,
+                        value=round(value, 6),
+                        threshold=rule.threshold,
+                    )
+                )
         return alerts

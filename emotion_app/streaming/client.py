@@ -20,14 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from emotion_app import audio
 from emotion_app.errors import AccessError, BusyError, EmotionError, RequestError
 from emotion_app.settings import Limits
-from emotion_app.streaming.protocol import (
-    SERVER_EVENTS,
-    ErrorEvent,
-    Event,
-    SessionCreated,
-    SessionEnded,
-    SessionResumed,
-)
+from emotion_app.streaming.events import SERVER_EVENTS, ErrorEvent, Event, SessionCreated, SessionEnded, SessionResumed
 from emotion_app.types import SAMPLE_RATE
 
 URL = "ws://127.0.0.1:7860/ws/emotion"
@@ -60,7 +53,7 @@ class Tape:
 
     def since(self, offset: int) -> bytes:
         """What was recorded from ``offset`` on, as far as it is kept."""
-        return bytes(self.data[max(0, offset - self.start):])
+        return bytes(self.data[max(0, offset - self.start) :])
 
 
 def stream(
@@ -174,8 +167,16 @@ class Streamer:
         if self._created is None:
             await ws.send(json.dumps({"type": "session.start", **self._config}))
         else:
-            await ws.send(json.dumps({"type": "session.resume", "session_id": self._created.session_id,
-                                      "secret": self._created.secret, "last_event_id": self._last_id}))
+            await ws.send(
+                json.dumps(
+                    {
+                        "type": "session.resume",
+                        "session_id": self._created.session_id,
+                        "secret": self._created.secret,
+                        "last_event_id": self._last_id,
+                    }
+                )
+            )
             event = self._hear(await ws.recv())
             while not isinstance(event, SessionResumed):
                 if isinstance(event, ErrorEvent):
@@ -236,7 +237,7 @@ async def paced(data: bytes, rate: int, speed: float) -> AsyncIterator[bytes]:
     step = max(2, int(MESSAGE_S * rate) * 2)
     began = time.monotonic()
     for at in range(0, len(data), step):
-        yield data[at:at + step]
+        yield data[at : at + step]
         wait_s = began + (at + step) / 2 / rate / speed - time.monotonic()
         await asyncio.sleep(max(0.0, wait_s))
 

@@ -6,6 +6,7 @@ import logging
 import time
 
 from emotion_app.errors import BusyError, EmotionError, RequestError
+from emotion_app.streaming.events import SessionStats, error_event
 from emotion_app.streaming.live import CLOSE_BUSY, Link, LinkLost, Live, close_link
 from emotion_app.streaming.manager import StreamManager
 from emotion_app.streaming.protocol import (
@@ -17,9 +18,7 @@ from emotion_app.streaming.protocol import (
     SessionEnd,
     SessionResume,
     SessionStart,
-    SessionStats,
     SessionUpdate,
-    error_event,
     parse,
 )
 

@@ -17,15 +17,9 @@ from emotion_app.analyzer import Analyzer, Options
 from emotion_app.batcher import Answer
 from emotion_app.errors import BusyError, EmotionError, ModelError
 from emotion_app.pool import Loaded
+from emotion_app.streaming.events import Event, SessionEnded, SessionReady, SessionStats, error_event
 from emotion_app.streaming.outbox import Outbox
-from emotion_app.streaming.protocol import (
-    Event,
-    SessionEnded,
-    SessionReady,
-    SessionStats,
-    SessionUpdate,
-    error_event,
-)
+from emotion_app.streaming.protocol import SessionUpdate
 from emotion_app.streaming.results import Answered, Request
 from emotion_app.streaming.session import Action, Session
 from emotion_app.types import Timing, Waveform
@@ -38,7 +32,7 @@ CLOSE_S = 2.0  # how long a connection may take to close
 CLOSE_DONE, CLOSE_POLICY, CLOSE_BUSY, CLOSE_TAKEN, CLOSE_SLOW = 1000, 1008, 1013, 4001, 4002
 
 
-class LinkLost(ConnectionError):  # noqa: N818 - it is an event in the life of a link, not a fault
+class LinkLost(ConnectionError):
     """The other side is gone."""
 
 
@@ -151,7 +145,7 @@ class Live:
             if self.link is not link or self.over:
                 return
             here = None if position is None else position + at // 2
-            self.act(self.session.push(data[at:at + step], time.monotonic(), here))
+            self.act(self.session.push(data[at : at + step], time.monotonic(), here))
             if at + step < len(data):
                 await asyncio.sleep(0)
 
@@ -224,8 +218,16 @@ class Live:
         """The model is there."""
         self._loaded = loaded
         info, notes = loaded.engine.info, loaded.notes
-        self.tell(SessionReady(model=info.name, precision=info.precision, device=info.device, embedded=info.embedded,
-                               notes=tuple(n.text("en") for n in notes), notes_zh=tuple(n.text("zh") for n in notes)))
+        self.tell(
+            SessionReady(
+                model=info.name,
+                precision=info.precision,
+                device=info.device,
+                embedded=info.embedded,
+                notes=tuple(n.text("en") for n in notes),
+                notes_zh=tuple(n.text("zh") for n in notes),
+            )
+        )
         waiting, self._waiting = self._waiting, []
         for request in waiting:
             self._ask(request)
@@ -250,7 +252,8 @@ class Live:
 
     def _submit(self, loaded: Loaded, waveform: Waveform, deadline_s: float, key: str | None) -> Future[Answer]:
         return self._shared.analyzer.batcher.submit(
-            loaded.engine, waveform, deadline_s=deadline_s, lane="stream", key=key, cancel=self._cancel)
+            loaded.engine, waveform, deadline_s=deadline_s, lane="stream", key=key, cancel=self._cancel
+        )
 
     def _window_done(self, request: Request, loaded: Loaded, future: asyncio.Future[Answer]) -> None:
         if future.cancelled() or self._cancel.is_set():
@@ -267,12 +270,15 @@ class Live:
         loop, shared = asyncio.get_running_loop(), self._shared
         began = time.monotonic()
         try:
-            load = partial(audio.load, request.samples, limits=self._limits, name=f"utterance {request.utterance.number}")
+            load = partial(
+                audio.load, request.samples, limits=self._limits, name=f"utterance {request.utterance.number}"
+            )
             waveform = await loop.run_in_executor(shared.threads, load)
             answer = await asyncio.wrap_future(await self._queue_final(loaded, waveform, began))
             options, timing = Options("frame"), Timing(queue_s=answer.queue_s, infer_s=answer.infer_s)
             result = await loop.run_in_executor(
-                shared.threads, shared.analyzer.assemble, waveform, answer.output, options, loaded, timing)
+                shared.threads, shared.analyzer.assemble, waveform, answer.output, options, loaded, timing
+            )
         except EmotionError as error:
             self._failed(request, error)
         except asyncio.CancelledError:

@@ -17,18 +17,17 @@ from emotion_app.models.loader import known_models, model_path
 from emotion_app.pool import Loaded
 from emotion_app.streaming.account import NOTHING, Totals, add
 from emotion_app.streaming.alerts import parse_rule
-from emotion_app.streaming.live import Link, Live, Shared
-from emotion_app.streaming.protocol import (
+from emotion_app.streaming.events import (
     Alert,
-    Config,
     EmotionResult,
     ErrorEvent,
     Event,
     SessionCreated,
     SessionResumed,
-    SessionUpdate,
     error_event,
 )
+from emotion_app.streaming.live import Link, Live, Shared
+from emotion_app.streaming.protocol import Config, SessionUpdate
 from emotion_app.streaming.session import Session
 from emotion_app.streaming.webhook import Webhook
 from emotion_app.vad import SileroVad
@@ -45,6 +44,10 @@ class StreamManager:
     Args:
         analyzer: models and queue, shared with every other door.
         metrics: where events are counted.
+
+    Attributes:
+        latest: ``totals()`` as of the last tick, for readers in other threads (metrics).
+        webhook: where alerts go, or None.
 
     Raises:
         ConfigError: BAD_SETTING: an alert rule or the webhook of the settings is not possible.
@@ -66,6 +69,7 @@ class StreamManager:
         self._gone = NOTHING
         self._started = self._resumed = self._refused = self._slow = self._events = self._merged = 0
         self._closed = False
+        self.latest = self.totals()
 
     # -- beginning, coming back, ending --------------------------------------------------------------------------
 
@@ -102,8 +106,16 @@ class StreamManager:
         self._started += 1
         self._tick_from_now_on()
         limits = self._limits
-        live.tell(SessionCreated(secret=live.secret, config=watched, labels=KEYS, resume_s=limits.stream_resume_s,
-                                 idle_s=limits.stream_idle_s, session_s=limits.stream_session_s))
+        live.tell(
+            SessionCreated(
+                secret=live.secret,
+                config=watched,
+                labels=KEYS,
+                resume_s=limits.stream_resume_s,
+                idle_s=limits.stream_idle_s,
+                session_s=limits.stream_session_s,
+            )
+        )
         live.attach(link)
         self._load(live)
         return live
@@ -120,8 +132,16 @@ class StreamManager:
             raise RequestError("SESSION_UNKNOWN")
         self._resumed += 1
         replayed, lost = live.outbox.rewind(last_event_id)
-        live.attach(link, SessionResumed(session_id=name, received_input=live.session.received_input, replayed=replayed,
-                                         lost=lost, config=live.session.config))
+        live.attach(
+            link,
+            SessionResumed(
+                session_id=name,
+                received_input=live.session.received_input,
+                replayed=replayed,
+                lost=lost,
+                config=live.session.config,
+            ),
+        )
         return live
 
     def update(self, live: Live, message: SessionUpdate) -> None:
@@ -164,14 +184,21 @@ class StreamManager:
     # -- numbers -------------------------------------------------------------------------------------------------
 
     def totals(self) -> Totals:
-        """What metrics read."""
+        """The numbers now; only on the event loop, where no session is in the middle of a change."""
         stats, lives = self._gone, list(self._sessions.values())
         for live in lives:
             stats = add(stats, live.session.stats())
         return Totals(
-            sessions=len(lives), connected=sum(live.link is not None for live in lives), started=self._started,
-            resumed=self._resumed, refused=self._refused, slow=self._slow + sum(live.slow for live in lives),
-            events=self._events, merged=self._merged + sum(live.outbox.merged for live in lives), stats=stats)
+            sessions=len(lives),
+            connected=sum(live.link is not None for live in lives),
+            started=self._started,
+            resumed=self._resumed,
+            refused=self._refused,
+            slow=self._slow + sum(live.slow for live in lives),
+            events=self._events,
+            merged=self._merged + sum(live.outbox.merged for live in lives),
+            stats=stats,
+        )
 
     def _told(self, event: Event) -> None:
         self._events += 1
@@ -200,9 +227,11 @@ class StreamManager:
             live.give_up(error)
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
+        except Exception as error:
             log.error("the model of a session could not be loaded", exc_info=error)
-            live.give_up(ModelError("MODEL_BROKEN", name=model or self._analyzer.settings.model, reason=str(error)[:200]))
+            live.give_up(
+                ModelError("MODEL_BROKEN", name=model or self._analyzer.settings.model, reason=str(error)[:200])
+            )
 
     def _loaded(self, model: str | None) -> Loaded:
         """In a thread. A stranger may choose among known models that are here; a path or a download is not theirs."""
@@ -229,6 +258,7 @@ class StreamManager:
                 self._analyzer.batcher.check()
             for live in list(self._sessions.values()):
                 self._look_after(live, now)
+            self.latest = self.totals()
 
     def _look_after(self, live: Live, now: float) -> None:
         """End what has lasted, idled, been away or been overrun for too long."""
@@ -257,6 +287,8 @@ class StreamManager:
         if self._sessions.pop(live.name, None) is None:
             return
         live.drop()
-        self._gone = add(self._gone, live.session.stats().model_copy(update={"buffered": 0}))
+        left = live.session.stats()  # what a vanished client's session still held is dropped with it
+        dropped = {"buffered": 0, "declared_dropped": left.declared_dropped + left.buffered}
+        self._gone = add(self._gone, left.model_copy(update=dropped))
         self._slow += live.slow
         self._merged += live.outbox.merged

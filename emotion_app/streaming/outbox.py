@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from emotion_app.streaming.protocol import EmotionResult, ErrorEvent, Event, FrameResult, SessionStats
+from emotion_app.streaming.events import EmotionResult, ErrorEvent, Event, FrameResult, SessionStats
 from emotion_app.streaming.results import merge_frames
 
 

@@ -53,7 +53,7 @@ class PcmReader:
         tail = _NOTHING
         if self._soxr is not None:
             tail = self._soxr.resample_chunk(_NOTHING, last=True)
-            tail = np.pad(tail, (0, max(0, missing - len(tail))))[:max(0, missing)]
+            tail = np.pad(tail, (0, max(0, missing - len(tail))))[: max(0, missing)]
         self.taken = self.given = 0
         self._odd = b""
         self._soxr = self._fresh()

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from emotion_app.labels import KEYS
-from emotion_app.streaming.protocol import EmotionResult, Event, FrameResult, Scores, SpanScores
+from emotion_app.streaming.events import EmotionResult, Event, FrameResult, Scores, SpanScores
 from emotion_app.streaming.scoring import Scored, Smoother, frame_scores, pooled
 from emotion_app.types import HOP_SAMPLES, SAMPLE_RATE, Floats, FrameOutput, Prediction, Result
 
@@ -82,12 +82,24 @@ def window_events(request: Request, answered: Answered, scored: Scored, frames: 
             events.append(frame_event(utterance, new, last, scored, first))
     smoothed = utterance.smoother.add(scored.shown)
     stop = request.stop
-    events.append(EmotionResult.of(
-        request.start, stop, trigger="interval", final=False, utterance=utterance.number, emotion=smoothed.label,
-        confidence=round(smoothed.confidence, DIGITS), scores=wire_scores(pooled(scored.plain)),
-        adjusted=None if scored.adjusted is None else wire_scores(pooled(scored.adjusted)),
-        smoothed=wire_scores(smoothed), shown="scores" if scored.adjusted is None else "adjusted", model=answered.model,
-        timestamp=stop / SAMPLE_RATE, latency_ms=latency_ms(request, answered)))
+    events.append(
+        EmotionResult.of(
+            request.start,
+            stop,
+            trigger="interval",
+            final=False,
+            utterance=utterance.number,
+            emotion=smoothed.label,
+            confidence=round(smoothed.confidence, DIGITS),
+            scores=wire_scores(pooled(scored.plain)),
+            adjusted=None if scored.adjusted is None else wire_scores(pooled(scored.adjusted)),
+            smoothed=wire_scores(smoothed),
+            shown="scores" if scored.adjusted is None else "adjusted",
+            model=answered.model,
+            timestamp=stop / SAMPLE_RATE,
+            latency_ms=latency_ms(request, answered),
+        )
+    )
     return events, smoothed
 
 
@@ -97,21 +109,45 @@ def final_events(request: Request, answered: Answered, scored: Scored, frames: b
     events: list[Event] = []
     if frames:
         untold = [*utterance.holes, (utterance.told, len(scored.plain))]
-        events += [frame_event(utterance, a, min(b, len(scored.plain)), scored, 0) for a, b in untold
-                   if a < min(b, len(scored.plain))]
+        events += [
+            frame_event(utterance, a, min(b, len(scored.plain)), scored, 0)
+            for a, b in untold
+            if a < min(b, len(scored.plain))
+        ]
     plain = pooled(scored.plain) if result is None else result.prediction
     shown = plain if scored.adjusted is None else pooled(scored.adjusted)
-    segments = () if result is None else tuple(
-        SpanScores(start_sample=request.start + round(s.start_s * SAMPLE_RATE),
-                   stop_sample=request.start + round(s.end_s * SAMPLE_RATE), emotion=s.prediction.label,
-                   confidence=round(s.prediction.confidence, DIGITS)) for s in result.segments)
-    events.append(EmotionResult.of(
-        request.start, request.stop, trigger="speech_ended", final=True, utterance=utterance.number, emotion=shown.label,
-        confidence=round(shown.confidence, DIGITS), scores=wire_scores(plain),
-        adjusted=None if scored.adjusted is None else wire_scores(shown),
-        shown="scores" if scored.adjusted is None else "adjusted", segments=segments,
-        notes=() if result is None else tuple(note.code for note in result.notes), model=answered.model,
-        timestamp=request.stop / SAMPLE_RATE, latency_ms=latency_ms(request, answered)))
+    segments = (
+        ()
+        if result is None
+        else tuple(
+            SpanScores(
+                start_sample=request.start + round(s.start_s * SAMPLE_RATE),
+                stop_sample=request.start + round(s.end_s * SAMPLE_RATE),
+                emotion=s.prediction.label,
+                confidence=round(s.prediction.confidence, DIGITS),
+            )
+            for s in result.segments
+        )
+    )
+    events.append(
+        EmotionResult.of(
+            request.start,
+            request.stop,
+            trigger="speech_ended",
+            final=True,
+            utterance=utterance.number,
+            emotion=shown.label,
+            confidence=round(shown.confidence, DIGITS),
+            scores=wire_scores(plain),
+            adjusted=None if scored.adjusted is None else wire_scores(shown),
+            shown="scores" if scored.adjusted is None else "adjusted",
+            segments=segments,
+            notes=() if result is None else tuple(note.code for note in result.notes),
+            model=answered.model,
+            timestamp=request.stop / SAMPLE_RATE,
+            latency_ms=latency_ms(request, answered),
+        )
+    )
     return events, shown
 
 
@@ -120,9 +156,14 @@ def frame_event(utterance: Utterance, first: int, last: int, scored: Scored, off
     rows = slice(first - offset, last - offset)
     start = utterance.start + first * HOP_SAMPLES
     return FrameResult.of(
-        start, utterance.start + last * HOP_SAMPLES, utterance=utterance.number,
-        emotions=tuple(KEYS[i] for i in np.argmax(scored.shown[rows], axis=1)), scores=_rows(scored.plain[rows]),
-        adjusted=None if scored.adjusted is None else _rows(scored.adjusted[rows]), timestamp=start / SAMPLE_RATE)
+        start,
+        utterance.start + last * HOP_SAMPLES,
+        utterance=utterance.number,
+        emotions=tuple(KEYS[i] for i in np.argmax(scored.shown[rows], axis=1)),
+        scores=_rows(scored.plain[rows]),
+        adjusted=None if scored.adjusted is None else _rows(scored.adjusted[rows]),
+        timestamp=start / SAMPLE_RATE,
+    )
 
 
 def merge_frames(old: Event, new: Event) -> FrameResult | None:
@@ -133,8 +174,15 @@ def merge_frames(old: Event, new: Event) -> FrameResult | None:
     if not fits or (old.adjusted is None) != (new.adjusted is None):
         return None
     adjusted = None if old.adjusted is None or new.adjusted is None else old.adjusted + new.adjusted
-    return FrameResult.of(old.start_sample, new.stop_sample, utterance=old.utterance, emotions=old.emotions + new.emotions,
-                          scores=old.scores + new.scores, adjusted=adjusted, timestamp=old.timestamp)
+    return FrameResult.of(
+        old.start_sample,
+        new.stop_sample,
+        utterance=old.utterance,
+        emotions=old.emotions + new.emotions,
+        scores=old.scores + new.scores,
+        adjusted=adjusted,
+        timestamp=old.timestamp,
+    )
 
 
 def wire_scores(prediction: Prediction) -> Scores:

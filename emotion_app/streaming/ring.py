@@ -38,7 +38,7 @@ class Ring:
         if need > len(self._data):
             self._make_room(self.stop - self.start + len(samples))
         at = self.stop - self._base
-        self._data[at:at + len(samples)] = samples
+        self._data[at : at + len(samples)] = samples
         self.stop += len(samples)
 
     def read(self, start: int, stop: int) -> Floats:
@@ -49,7 +49,7 @@ class Ring:
         """
         if not self.start <= start <= stop <= self.stop:
             raise ValueError(f"[{start}, {stop}) is not within [{self.start}, {self.stop})")
-        return self._data[start - self._base:stop - self._base].copy()
+        return self._data[start - self._base : stop - self._base].copy()
 
     def discard(self, before: int) -> None:
         """Forget samples below ``before``."""
@@ -66,8 +66,8 @@ class Ring:
         size = REST_SAMPLES
         while size < 1.25 * kept:
             size *= 2
-        live = self._data[self.start - self._base:self.stop - self._base]
+        live = self._data[self.start - self._base : self.stop - self._base]
         if size != len(self._data):
             self._data = np.empty(size, np.float32)
-        self._data[:len(live)] = live  # numpy sees to overlaps
+        self._data[: len(live)] = live  # numpy sees to overlaps
         self._base = self.start

@@ -18,19 +18,17 @@ from emotion_app.settings import Limits
 from emotion_app.streaming import scoring
 from emotion_app.streaming.account import Account
 from emotion_app.streaming.alerts import AlertWatch, rules_of
-from emotion_app.streaming.pcm import PcmReader
-from emotion_app.streaming.protocol import (
+from emotion_app.streaming.events import (
     AudioGapped,
-    Config,
     Event,
-    SessionUpdate,
     SessionUpdated,
     SpeechStarted,
     SpeechStopped,
     Stats,
-    VadConfig,
     error_event,
 )
+from emotion_app.streaming.pcm import PcmReader
+from emotion_app.streaming.protocol import Config, SessionUpdate, VadConfig
 from emotion_app.streaming.rate import RateGate
 from emotion_app.streaming.results import Answered, Request, Utterance, final_events, window_events
 from emotion_app.streaming.ring import Ring
@@ -246,7 +244,11 @@ class Session:
     def _speech_starts(self, start: int) -> list[Action]:
         self._utterance = Utterance(self.account.utterances + 1, start, scoring.Smoother(self.config.smoothing))
         self.account.utterances += 1
-        return [SpeechStarted(utterance=self._utterance.number, start_sample=start, audio_start_ms=start * 1000 / SAMPLE_RATE)]
+        return [
+            SpeechStarted(
+                utterance=self._utterance.number, start_sample=start, audio_start_ms=start * 1000 / SAMPLE_RATE
+            )
+        ]
 
     def _speech_ends(self, end: SpeechEnd, now: float) -> list[Action]:
         utterance, self._utterance = self._utterance, None
@@ -271,7 +273,9 @@ class Session:
         utterance.last_due = due
         return [self._ask("window", utterance, max(utterance.start, due - window), due, now)]
 
-    def _ask(self, kind: Literal["window", "final"], utterance: Utterance, start: int, stop: int, now: float) -> Request:
+    def _ask(
+        self, kind: Literal["window", "final"], utterance: Utterance, start: int, stop: int, now: float
+    ) -> Request:
         self._asked += 1
         request = Request(self._asked, kind, utterance, start, stop, self._ring.read(start, stop), now)
         self._requests.append(request)
@@ -319,9 +323,14 @@ class Session:
 
 def endpointing(vad: VadConfig, limits: Limits) -> Endpointing:
     """The detector's rules from their wire form."""
-    return Endpointing(threshold=vad.threshold, release=max(0.01, vad.threshold - 0.15),
-                       min_speech_s=vad.min_speech_ms / 1000, hang_over_s=vad.hang_over_ms / 1000,
-                       pad_s=vad.pad_ms / 1000, max_s=limits.stream_utterance_s)
+    return Endpointing(
+        threshold=vad.threshold,
+        release=max(0.01, vad.threshold - 0.15),
+        min_speech_s=vad.min_speech_ms / 1000,
+        hang_over_s=vad.hang_over_ms / 1000,
+        pad_s=vad.pad_ms / 1000,
+        max_s=limits.stream_utterance_s,
+    )
 
 
 def check_config(config: Config, limits: Limits) -> None:
@@ -334,7 +343,9 @@ def check_config(config: Config, limits: Limits) -> None:
     if not low <= config.sample_rate <= high:
         raise RequestError("BAD_OPTION", option="sample_rate", value=config.sample_rate, choices=f"{low} - {high}")
     if config.hop_s > config.window_s:
-        raise RequestError("BAD_OPTION", option="hop_s", value=config.hop_s, choices=f"at most window_s = {config.window_s}")
+        raise RequestError(
+            "BAD_OPTION", option="hop_s", value=config.hop_s, choices=f"at most window_s = {config.window_s}"
+        )
 
 
 def events_of(actions: Sequence[Action]) -> list[Event]:

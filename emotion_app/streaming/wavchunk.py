@@ -35,12 +35,25 @@ def unwrap(data: bytes) -> Chunk:
     rate = channels = bits = 0
     at = 12
     while at + 8 <= len(data):
-        name, size = data[at:at + 4], int.from_bytes(data[at + 4:at + 8], "little")
-        body = data[at + 8:at + 8 + size]
+        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        body = data[at + 8 : at + 8 + size]
         if name == b"fmt " and len(body) >= 16:
-            code, channels, rate, _, _, bits = (int(v) for v in np.frombuffer(
-                body[:16], np.dtype([("code", "<u2"), ("channels", "<u2"), ("rate", "<u4"), ("bytes", "<u4"),
-                                     ("block", "<u2"), ("bits", "<u2")]))[0])
+            code, channels, rate, _, _, bits = (
+                int(v)
+                for v in np.frombuffer(
+                    body[:16],
+                    np.dtype(
+                        [
+                            ("code", "<u2"),
+                            ("channels", "<u2"),
+                            ("rate", "<u4"),
+                            ("bytes", "<u4"),
+                            ("block", "<u2"),
+                            ("bits", "<u2"),
+                        ]
+                    ),
+                )[0]
+            )
             if code not in (_PCM, _EXTENSIBLE) or bits != 16:
                 raise AudioError("BAD_FORMAT", what="bits", value=bits, low=16, high=16)
             if channels not in (1, 2):

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from emotion_app.errors import ConfigError
 from emotion_app.settings import Settings
-from emotion_app.streaming.protocol import Alert
+from emotion_app.streaming.events import Alert
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,9 @@ class Webhook:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError("BAD_SETTING", reason="webhook_url must be an http or https address")
         if parts.hostname.lower() not in hosts:
-            raise ConfigError("BAD_SETTING", reason=f"webhook_url names {parts.hostname}, which webhook_hosts does not list")
+            raise ConfigError(
+                "BAD_SETTING", reason=f"webhook_url names {parts.hostname}, which webhook_hosts does not list"
+            )
         if settings.webhook_secret is None:
             raise ConfigError("BAD_SETTING", reason="webhook_url needs webhook_secret")
         self._parts = parts
@@ -100,14 +102,22 @@ class Webhook:
         connection: http.client.HTTPConnection
         if parts.scheme == "https":
             connection = http.client.HTTPSConnection(
-                parts.hostname or "", parts.port, timeout=self._timeout_s, context=ssl.create_default_context())
+                parts.hostname or "", parts.port, timeout=self._timeout_s, context=ssl.create_default_context()
+            )
         else:
             connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=self._timeout_s)
         try:
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            connection.request("POST", path, body, {
-                "Content-Type": "application/json", "X-Emotion-Timestamp": stamp,
-                "X-Emotion-Signature": f"sha256={signature}"})
+            connection.request(
+                "POST",
+                path,
+                body,
+                {
+                    "Content-Type": "application/json",
+                    "X-Emotion-Timestamp": stamp,
+                    "X-Emotion-Signature": f"sha256={signature}",
+                },
+            )
             return connection.getresponse().status
         finally:
             connection.close()

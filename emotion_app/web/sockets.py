@@ -23,9 +23,10 @@ from emotion_app.errors import AudioError, BusyError, EmotionError, RequestError
 from emotion_app.metrics import Metrics
 from emotion_app.settings import Limits
 from emotion_app.streaming.conversation import Conversation
+from emotion_app.streaming.events import Event, error_event
 from emotion_app.streaming.live import CLOSE_BUSY, CLOSE_DONE, LinkLost, close_link
 from emotion_app.streaming.manager import StreamManager
-from emotion_app.streaming.protocol import Event, decode_base64, error_event, parse_data
+from emotion_app.streaming.protocol import decode_base64, parse_data
 from emotion_app.streaming.wavchunk import unwrap
 
 log = logging.getLogger(__name__)

@@ -21,6 +21,8 @@ STEP_S = 0.1
 
 
 class Client:
+    """One session over as many connections as it takes."""
+
     def __init__(self, url: str, token: str | None, rate: int) -> None:
         self.url, self.rate = url, rate
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -31,6 +33,7 @@ class Client:
         self.over = False
 
     async def run(self, source: AsyncIterator[bytes]) -> None:
+        """Stream ``source`` to its end."""
         recording = asyncio.create_task(self.record(source))
         while not self.over:
             try:
@@ -44,17 +47,27 @@ class Client:
         recording.cancel()
 
     async def record(self, source: AsyncIterator[bytes]) -> None:
+        """Sound does not wait for the connection."""
         async for piece in source:
             self.sound += piece
         self.complete = True
 
     async def talk(self, ws: ClientConnection) -> None:
+        """One connection: begin or resume, speak and listen."""
         heard = 0
         if not self.session:
             await ws.send(json.dumps({"type": "session.start", "sample_rate": self.rate}))
         else:
-            await ws.send(json.dumps({"type": "session.resume", "session_id": self.session["session_id"],
-                                      "secret": self.session["secret"], "last_event_id": self.last_event_id}))
+            await ws.send(
+                json.dumps(
+                    {
+                        "type": "session.resume",
+                        "session_id": self.session["session_id"],
+                        "secret": self.session["secret"],
+                        "last_event_id": self.last_event_id,
+                    }
+                )
+            )
             event = json.loads(await ws.recv())
             if event["type"] == "error":
                 raise SystemExit(event["message"])
@@ -67,8 +80,9 @@ class Client:
             speaking.cancel()
 
     async def speak(self, ws: ClientConnection, at: int) -> None:
+        """Send what was recorded from byte ``at`` on."""
         while not (self.complete and at >= len(self.sound)):
-            piece = bytes(self.sound[at:at + 64_000])
+            piece = bytes(self.sound[at : at + 64_000])
             if piece:
                 await ws.send(piece)
                 at += len(piece)
@@ -77,6 +91,7 @@ class Client:
         await ws.send('{"type": "session.end"}')
 
     def show(self, event: dict) -> None:
+        """Print what the server tells."""
         self.last_event_id = event.get("event_id", self.last_event_id)
         kind = event["type"]
         if kind == "session.created":
@@ -87,8 +102,11 @@ class Client:
             print(f"end: {s['received'] / 16000:.1f} s heard, {s['analysed'] / 16000:.1f} s of it speech")
         elif kind == "emotion_result":
             mark = "=>" if event["final"] else "  "
-            print(f"{mark} {event['audio_start_ms'] / 1000:7.2f} - {event['audio_end_ms'] / 1000:7.2f} s  "
-                  f"{event['emotion']:10s} {event['confidence']:4.0%}", flush=True)
+            print(
+                f"{mark} {event['audio_start_ms'] / 1000:7.2f} - {event['audio_end_ms'] / 1000:7.2f} s  "
+                f"{event['emotion']:10s} {event['confidence']:4.0%}",
+                flush=True,
+            )
         elif kind == "alert":
             print(f"!! {event['rule']}")
         elif kind == "error":
@@ -110,8 +128,9 @@ async def microphone_source(rate: int) -> AsyncIterator[bytes]:
     import sounddevice
 
     pieces: queue.Queue[bytes] = queue.Queue()
-    with sounddevice.RawInputStream(rate, int(STEP_S * rate), channels=1, dtype="int16",
-                                    callback=lambda data, *_: pieces.put(bytes(data))):
+    with sounddevice.RawInputStream(
+        rate, int(STEP_S * rate), channels=1, dtype="int16", callback=lambda data, *_: pieces.put(bytes(data))
+    ):
         print("listening; Ctrl-C ends")
         while True:
             yield await asyncio.to_thread(pieces.get)

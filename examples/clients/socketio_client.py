@@ -28,6 +28,8 @@ def small_wav(pcm: bytes, like: wave.Wave_read) -> str:
 
 
 class Client:
+    """One session over as many connections as it takes."""
+
     def __init__(self, url: str, token: str | None) -> None:
         self.url = url
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -39,6 +41,7 @@ class Client:
         self.io.on("*", self.hear)
 
     def hear(self, name: str, event: dict) -> None:
+        """An event; handlers run in several threads, so ids tell the order."""
         self.last_event_id = max(self.last_event_id, event.get("event_id", 0))
         if name == "session.created":
             self.session = event
@@ -56,14 +59,19 @@ class Client:
             self.ended.set()
 
     def connect(self) -> None:
+        """Connect, and resume the session if there is one."""
         auth = None
         if self.session:
-            auth = {"session_id": self.session["session_id"], "secret": self.session["secret"],
-                    "last_event_id": self.last_event_id}
+            auth = {
+                "session_id": self.session["session_id"],
+                "secret": self.session["secret"],
+                "last_event_id": self.last_event_id,
+            }
         self.resumed.clear()
         self.io.connect(self.url, headers=self.headers, auth=auth)
 
     def run(self, path: str) -> None:
+        """Stream the file at the pace at which it was spoken."""
         self.connect()
         with wave.open(path) as file:
             rate = file.getframerate()

@@ -20,7 +20,7 @@ from tests.live_server import Client, LiveServer, wait_for
 from tests.streaming.sound import FAST, dialogue, pcm
 
 STEP = 3200  # bytes: 100 ms
-SECONDS = float(os.environ.get('EMOTION_TEST_STREAM_S', '60'))
+SECONDS = float(os.environ.get("EMOTION_TEST_STREAM_S", "60"))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def real_time(client: Client, speech: bytes, seconds: float, events: list[dict],
     reader = threading.Thread(target=read_all, args=(client, events), daemon=True)
     reader.start()
     while sent < seconds:
-        client.ws.send((speech[at:at + STEP] or speech[:STEP]))
+        client.ws.send(speech[at : at + STEP] or speech[:STEP])
         at = at + STEP if at + STEP < len(speech) else 0
         sent += STEP / 32_000
         time.sleep(max(0.0, began + sent - time.monotonic()))
@@ -104,7 +104,7 @@ def dribble(server: LiveServer, speech: bytes, until: float) -> str:
         at = 0
         client.send("session.start", stats_s=0)
         while time.monotonic() < until:
-            client.ws.send(speech[at:at + 1])
+            client.ws.send(speech[at : at + 1])
             at += 1
             time.sleep(0.001)
         client.send("session.stats")
@@ -115,7 +115,7 @@ def vanish(server: LiveServer, speech: bytes, until: float) -> str:
     """Come, speak, and go without a word, again and again."""
     while time.monotonic() < until:
         client = server.client()
-        client.sound(speech[:STEP * 5])
+        client.sound(speech[: STEP * 5])
         client.vanish()
         time.sleep(3)
     return ""
@@ -126,7 +126,7 @@ def knock(server: LiveServer, speech: bytes, until: float) -> str:
     while time.monotonic() < until:
         try:
             server.client(origin="http://evil.example")
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             assert "403" in str(error)
         with server.client() as client:
             client.send("session.resume", session_id="x", secret="y")
@@ -138,8 +138,10 @@ def knock(server: LiveServer, speech: bytes, until: float) -> str:
 def test_eight_streams_for_a_minute_among_bad_neighbours(server: LiveServer, speech: bytes) -> None:
     told: list[list[dict]] = [[] for _ in range(8)]
     clients = [server.client() for _ in told]
-    threads = [threading.Thread(target=real_time, args=(c, speech, SECONDS, e, 1.3 * i))
-               for i, (c, e) in enumerate(zip(clients, told, strict=True))]
+    threads = [
+        threading.Thread(target=real_time, args=(c, speech, SECONDS, e, 1.3 * i))
+        for i, (c, e) in enumerate(zip(clients, told, strict=True))
+    ]
     outcomes: dict[str, str] = {}
     until = time.monotonic() + SECONDS - 2
 
@@ -185,8 +187,12 @@ def test_a_client_that_does_not_read_is_closed_and_may_come_back(speech: bytes) 
         live = server.manager._sessions[created["session_id"]]
         assert len(live.outbox) <= limits.stream_events and live.link is None and not live.over
         with server.client() as back:
-            back.send("session.resume", session_id=created["session_id"], secret=created["secret"],
-                      last_event_id=client.events[-1]["event_id"])
+            back.send(
+                "session.resume",
+                session_id=created["session_id"],
+                secret=created["secret"],
+                last_event_id=client.events[-1]["event_id"],
+            )
             assert back.until("session.resumed")["lost"] == 0
             stats = back.finish()["stats"]
             ids = [e["event_id"] for e in client.events + back.events if "event_id" in e]
@@ -216,7 +222,7 @@ def test_resuming_loses_and_repeats_nothing(hasty: LiveServer, speech: bytes, se
     keys = {"session_id": created["session_id"], "secret": created["secret"]}
     drops = sorted(dice.sample(range(20, len(speech) // STEP - 5), 3))
     while at < len(speech):
-        client.ws.send(speech[at:at + STEP])
+        client.ws.send(speech[at : at + STEP])
         at += STEP
         time.sleep(0.02)
         if at // STEP in drops:
@@ -237,7 +243,9 @@ def test_resuming_loses_and_repeats_nothing(hasty: LiveServer, speech: bytes, se
     assert stats["received"] == len(speech) // 2
     whole = uninterrupted(server, speech)
     finals = [e for e in events if e.get("final")]
-    assert [(f["start_sample"], f["stop_sample"]) for f in finals] == [(f["start_sample"], f["stop_sample"]) for f in whole]
+    assert [(f["start_sample"], f["stop_sample"]) for f in finals] == [
+        (f["start_sample"], f["stop_sample"]) for f in whole
+    ]
     for one, other in zip(finals, whole, strict=True):
         np.testing.assert_allclose(list(one["scores"].values()), list(other["scores"].values()), atol=1e-4)
 
@@ -270,7 +278,7 @@ def test_the_newest_connection_wins_and_the_old_one_is_told(server: LiveServer, 
         with pytest.raises(ConnectionClosed):
             old.next()
         assert old.ws.close_code == 4001
-        new.sound(speech[:STEP * 3])
+        new.sound(speech[: STEP * 3])
         new.send("session.stats")
         assert new.until("session.stats")["stats"]["received"] == 4800
         new.finish()
@@ -313,7 +321,7 @@ def test_churn_and_vanishing_leave_nothing_behind(speech: bytes) -> None:
         memory, threads = psutil.Process().memory_info().rss, threading.active_count()
         for i in range(150):
             client = server.client()
-            client.sound(speech[:STEP * 3])
+            client.sound(speech[: STEP * 3])
             if i % 3:
                 client.ws.close()
             else:
@@ -365,7 +373,7 @@ def test_a_full_queue_delays_finals_but_loses_none(speech: bytes) -> None:
             client.until("session.ready")
         for at in range(0, len(speech), 32_000):
             for client in clients:
-                client.ws.send(speech[at:at + 32_000])
+                client.ws.send(speech[at : at + 32_000])
         for client in clients:
             stats = client.finish()["stats"]
             assert stats["declared_dropped"] == 0

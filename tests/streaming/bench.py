@@ -7,7 +7,8 @@ from collections import deque
 from emotion_app.engine import Engine
 from emotion_app.errors import EmotionError
 from emotion_app.settings import Limits
-from emotion_app.streaming.protocol import Config, Event
+from emotion_app.streaming.events import Event
+from emotion_app.streaming.protocol import Config
 from emotion_app.streaming.results import Answered, Request
 from emotion_app.streaming.session import Action, Session
 from emotion_app.types import Waveform
@@ -18,8 +19,14 @@ from tests.streaming.sound import FAST
 class Bench:
     """``push`` like a client; ``events`` fills up. With ``hold`` requests wait for ``run`` or ``fail``."""
 
-    def __init__(self, network: SileroVad, engine: Engine, config: Config | None = None, limits: Limits = FAST,
-                 hold: bool = False) -> None:
+    def __init__(
+        self,
+        network: SileroVad,
+        engine: Engine,
+        config: Config | None = None,
+        limits: Limits = FAST,
+        hold: bool = False,
+    ) -> None:
         self.session = Session(config or Config(), limits, network, 0.0)
         self.engine = engine
         self.hold = hold

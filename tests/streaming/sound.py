@@ -43,5 +43,5 @@ def pieces(data: bytes, size: int | str, seed: int = 0) -> Iterator[bytes]:
     dice, at = np.random.default_rng(seed), 0
     while at < len(data):
         step = int(dice.integers(1, 9001)) if size == "random" else int(size)
-        yield data[at:at + step]
+        yield data[at : at + step]
         at += step

@@ -16,7 +16,7 @@ from emotion_app.errors import AccessError, BusyError, RequestError
 from emotion_app.settings import Settings
 from emotion_app.streaming import client as client_module
 from emotion_app.streaming.client import Streamer, Tape, paced, stream
-from emotion_app.streaming.protocol import EmotionResult, Event
+from emotion_app.streaming.events import EmotionResult, Event
 from emotion_app.types import Waveform
 from tests.live_server import LiveServer, Wire
 from tests.streaming.sound import FAST, dialogue, from_pcm, pcm
@@ -32,7 +32,7 @@ def check(server: LiveServer, sound: np.ndarray, events: list[Event]) -> None:
     finals = [e for e in events if isinstance(e, EmotionResult) and e.final]
     assert len(finals) >= 2
     for final in finals:
-        want = server.analyzer.analyze((16_000, sound[final.start_sample:final.stop_sample]))
+        want = server.analyzer.analyze((16_000, sound[final.start_sample : final.stop_sample]))
         np.testing.assert_allclose(list(final.scores.values()), want.prediction.scores, atol=1e-4)
     ids = [e.event_id for e in events if e.event_id]
     assert ids == list(range(1, len(ids) + 1))
@@ -98,7 +98,7 @@ def test_tape_keeps_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "KEEP_S", 1.0)
     tape, whole = Tape(1000), bytes(range(256)) * 100
     for at in range(0, len(whole), 100):
-        tape.add(whole[at:at + 100])
-        assert whole[tape.start:tape.stop] == bytes(tape.data) and tape.start % 2 == 0
+        tape.add(whole[at : at + 100])
+        assert whole[tape.start : tape.stop] == bytes(tape.data) and tape.start % 2 == 0
     assert 2000 <= len(tape.data) <= 3100
     assert tape.since(tape.stop - 10) == whole[-10:] and tape.since(0) == bytes(tape.data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -10,17 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from emotion_app.engine import Engine
 from emotion_app.errors import BusyError, EmotionError, ModelError
 from emotion_app.settings import Limits
+from emotion_app.streaming.events import AudioGapped, EmotionResult, FrameResult, SpeechStarted, SpeechStopped
 from emotion_app.streaming.outbox import Outbox
-from emotion_app.streaming.protocol import (
-    AudioGapped,
-    Config,
-    EmotionResult,
-    FrameResult,
-    SessionUpdate,
-    SpeechStarted,
-    SpeechStopped,
-    VadConfig,
-)
+from emotion_app.streaming.protocol import Config, SessionUpdate, VadConfig
 from emotion_app.streaming.results import Answered
 from emotion_app.streaming.session import events_of
 from emotion_app.types import HOP_SAMPLES, Waveform, n_frames
@@ -30,8 +24,14 @@ from tests.streaming.bench import Bench
 from tests.streaming.sound import dialogue, pcm
 
 LIMITS = Limits(stream_rate_factor=4, stream_utterance_s=2.0, stream_events=32)
-ERRORS = [BusyError("INFERENCE_TIMEOUT", limit_s=1), BusyError("CANCELLED"), BusyError("BUSY", retry_after_s=1),
-          ModelError("INFERENCE_FAILED", reason="x"), ModelError("OUT_OF_MEMORY"), ModelError("MODEL_LOADING", percent=1)]
+ERRORS = [
+    BusyError("INFERENCE_TIMEOUT", limit_s=1),
+    BusyError("CANCELLED"),
+    BusyError("BUSY", retry_after_s=1),
+    ModelError("INFERENCE_FAILED", reason="x"),
+    ModelError("OUT_OF_MEMORY"),
+    ModelError("MODEL_LOADING", percent=1),
+]
 NETWORK = SileroVad()
 SPEECH = pcm(dialogue(2))
 
@@ -50,7 +50,7 @@ class SessionMachine(RuleBasedStateMachine):
     def _next(self, n: int) -> bytes:
         start = self.at
         self.at = (self.at + n) % (len(SPEECH) - 200_000)
-        return SPEECH[start:start + n]
+        return SPEECH[start : start + n]
 
     @rule(n=st.integers(0, 16_000))
     def push(self, n: int) -> None:
@@ -81,12 +81,27 @@ class SessionMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.bench.now += seconds
 
-    @rule(change=st.sampled_from([
-        {"window_s": 1.0}, {"hop_s": 0.1}, {"window_s": 3.0, "hop_s": 0.5}, {"frames": False}, {"frames": True},
-        {"vad": {"enabled": False}}, {"vad": {"enabled": True}}, {"vad": {"pad_ms": 0}}, {"vad": {"threshold": 0.2}},
-        {"smoothing": 0.0}, {"alerts": ["angry >= 0.1 for 1 s", "negative > 1 % of 3 s"]}, {"hop_s": 9.0},
-        {"sample_rate": 8000}, {"vad": {"threshold": 2}}, {"alerts": ["x"]},
-    ]))
+    @rule(
+        change=st.sampled_from(
+            [
+                {"window_s": 1.0},
+                {"hop_s": 0.1},
+                {"window_s": 3.0, "hop_s": 0.5},
+                {"frames": False},
+                {"frames": True},
+                {"vad": {"enabled": False}},
+                {"vad": {"enabled": True}},
+                {"vad": {"pad_ms": 0}},
+                {"vad": {"threshold": 0.2}},
+                {"smoothing": 0.0},
+                {"alerts": ["angry >= 0.1 for 1 s", "negative > 1 % of 3 s"]},
+                {"hop_s": 9.0},
+                {"sample_rate": 8000},
+                {"vad": {"threshold": 2}},
+                {"alerts": ["x"]},
+            ]
+        )
+    )
     def update(self, change: dict) -> None:
         before = self.bench.session.config
         try:
@@ -114,7 +129,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(back=st.integers(0, 40))
     def resume(self, back: int) -> None:
-        seen = self.sent[:max(0, len(self.sent) - back)]
+        seen = self.sent[: max(0, len(self.sent) - back)]
         replayed, lost = self.outbox.rewind(seen[-1] if seen else 0)
         assert replayed + lost == self.outbox.last_id - (seen[-1] if seen else 0) and lost <= max(0, back - 32)
         self.sent = seen + list(range((seen[-1] if seen else 0) + 1, (seen[-1] if seen else 0) + 1 + lost))
@@ -128,7 +143,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @invariant()
     def events_reach_the_outbox_within_its_bound(self) -> None:
-        for event in self.bench.events[self.told:]:
+        for event in self.bench.events[self.told :]:
             self.outbox.put(event)
         self.told = len(self.bench.events)
         assert len(self.outbox) <= 2 * 32 or self.outbox.overflow
@@ -139,8 +154,11 @@ class SessionMachine(RuleBasedStateMachine):
         spans = sorted((e.start_sample, e.stop_sample) for e in self.bench.of(SpeechStopped))
         spans += [(e.start_sample, e.stop_sample) for e in self.bench.of(AudioGapped) if e.reason != "not_analysed"]
         spans.sort()
-        assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
-        assert all(stop - start <= 32_000 for start, stop in ((e.start_sample, e.stop_sample) for e in self.bench.of(SpeechStopped)))
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
+        assert all(
+            stop - start <= 32_000
+            for start, stop in ((e.start_sample, e.stop_sample) for e in self.bench.of(SpeechStopped))
+        )
 
     def teardown(self) -> None:
         """At the end nothing is open, and every utterance was answered once, with each of its frames at most once."""
@@ -158,13 +176,17 @@ class SessionMachine(RuleBasedStateMachine):
             told = np.zeros(n_frames(final.stop_sample - final.start_sample), int)
             for rows in (f for f in bench.of(FrameResult) if f.utterance == final.utterance):
                 first = (rows.start_sample - final.start_sample) // HOP_SAMPLES
-                told[first:first + len(rows.scores)] += 1
+                told[first : first + len(rows.scores)] += 1
             assert told.max() <= 1
 
 
 SessionMachine.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=50, derandomize=True, deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large])
+    max_examples=200,
+    stateful_step_count=50,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
 test_session_machine = SessionMachine.TestCase
 
 
@@ -172,7 +194,7 @@ def test_the_same_calls_give_the_same_events() -> None:
     def play() -> list:
         bench = Bench(NETWORK, Engine(LocalModel()))
         for at in range(0, len(SPEECH), 6400):
-            bench.push(SPEECH[at:at + 6400])
+            bench.push(SPEECH[at : at + 6400])
         bench.end()
         return bench.events
 

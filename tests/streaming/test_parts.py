@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import itertools
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,20 +19,12 @@ from hypothesis import strategies as st
 from emotion_app.errors import ConfigError, EmotionError, RequestError
 from emotion_app.labels import KEYS
 from emotion_app.settings import Limits, Settings
+from emotion_app.streaming.account import NOTHING
 from emotion_app.streaming.alerts import AlertWatch, parse_rule, rules_of
+from emotion_app.streaming.events import Alert, EmotionResult, ErrorEvent, FrameResult, SessionStats, SpeechStarted
 from emotion_app.streaming.outbox import Outbox
 from emotion_app.streaming.pcm import PcmReader
-from emotion_app.streaming.protocol import (
-    Alert,
-    AlertRule,
-    EmotionResult,
-    ErrorEvent,
-    FrameResult,
-    SessionStats,
-    SpeechStarted,
-    parse,
-)
-from emotion_app.streaming.account import NOTHING
+from emotion_app.streaming.protocol import AlertRule, parse
 from emotion_app.streaming.rate import RateGate
 from emotion_app.streaming.ring import REST_SAMPLES, Ring
 from emotion_app.streaming.wavchunk import unwrap
@@ -48,7 +42,9 @@ def test_ring_holds_what_was_pushed(steps: list[tuple[int, float]]) -> None:
         position += n
         ring.discard(ring.start + int(share * (ring.stop - ring.start)))
         assert ring.stop == position and len(ring.read(ring.start, ring.stop)) == position - ring.start
-        np.testing.assert_array_equal(ring.read(ring.start, ring.stop), np.arange(ring.start, position, dtype=np.float32))
+        np.testing.assert_array_equal(
+            ring.read(ring.start, ring.stop), np.arange(ring.start, position, dtype=np.float32)
+        )
     ring.discard(position)
     ring.push(np.zeros(REST_SAMPLES // 2, np.float32))
     ring.jump(10**12)
@@ -73,7 +69,7 @@ def test_pcm_is_the_same_in_any_pieces(rate: int, n: int, dice: object) -> None:
     got = []
     while at < len(data):
         step = dice.randint(1, 5000)
-        got.append(cut.push(data[at:at + step]))
+        got.append(cut.push(data[at : at + step]))
         at += step
     got.append(cut.flush())
     np.testing.assert_array_equal(np.concatenate(got), want)
@@ -84,7 +80,7 @@ def test_pcm_is_the_same_in_any_pieces(rate: int, n: int, dice: object) -> None:
 def test_rate_gate_closes_once_and_opens_again() -> None:
     gate = RateGate(1.5, 10, 0.0)
     passed = [gate.allows(0.1, i * 0.025) for i in range(2000)]  # 4 x real time for 50 s
-    changes = sum(a != b for a, b in zip(passed, passed[1:], strict=False))
+    changes = sum(a != b for a, b in itertools.pairwise(passed))
     assert 100 < sum(passed) < 1.5 * (50 + 10) * 10 + 10 and changes <= 20
     assert gate.allows(1.0, 1000.0) and not gate.allows(16.0, 1000.0)
 
@@ -93,14 +89,31 @@ def test_rate_gate_closes_once_and_opens_again() -> None:
 
 
 def frames(utterance: int, start: int, n: int) -> FrameResult:
-    return FrameResult.of(start, start + 320 * n, utterance=utterance, emotions=("sad",) * n, timestamp=0.0,
-                          scores=((1.0, *(0.0,) * 8),) * n)
+    return FrameResult.of(
+        start,
+        start + 320 * n,
+        utterance=utterance,
+        emotions=("sad",) * n,
+        timestamp=0.0,
+        scores=((1.0, *(0.0,) * 8),) * n,
+    )
 
 
 def result(stop: int, final: bool = False) -> EmotionResult:
     scores = dict.fromkeys(KEYS, 0.0)
-    return EmotionResult.of(0, stop, trigger="speech_ended" if final else "interval", final=final, utterance=1, emotion="sad",
-                            confidence=1.0, scores=scores, model="m", timestamp=0.0, latency_ms=0.0)
+    return EmotionResult.of(
+        0,
+        stop,
+        trigger="speech_ended" if final else "interval",
+        final=final,
+        utterance=1,
+        emotion="sad",
+        confidence=1.0,
+        scores=scores,
+        model="m",
+        timestamp=0.0,
+        latency_ms=0.0,
+    )
 
 
 def taken(outbox: Outbox) -> list:
@@ -112,8 +125,18 @@ def taken(outbox: Outbox) -> list:
 
 def test_partial_events_merge_and_final_ones_do_not() -> None:
     outbox = Outbox("s", 100)
-    for event in (result(1), frames(1, 0, 5), result(2), frames(1, 1600, 3), SessionStats(stats=NOTHING), result(3, True),
-                  result(4, True), SessionStats(stats=NOTHING), frames(1, 9600, 1), result(5)):
+    for event in (
+        result(1),
+        frames(1, 0, 5),
+        result(2),
+        frames(1, 1600, 3),
+        SessionStats(stats=NOTHING),
+        result(3, True),
+        result(4, True),
+        SessionStats(stats=NOTHING),
+        frames(1, 9600, 1),
+        result(5),
+    ):
         outbox.put(event)
     found = taken(outbox)
     assert [e.event_id for e in found] == [1, 2, 3, 4, 5, 6]
@@ -168,19 +191,34 @@ def says(**scores: float) -> Prediction:
     return Prediction(np.array([scores.get(key, rest) for key in KEYS]))
 
 
-@pytest.mark.parametrize(("text", "kind", "emotions", "threshold", "seconds"), [
-    ("angry >= 0.7 for 2 s", "hold", ("angry",), 0.7, 2),
-    ("  愤怒 >= 70% for 2.5s ", "hold", ("angry",), 0.7, 2.5),
-    ("negative > 50 % of the last 60 s", "share", ("angry", "disgusted", "fearful", "sad"), 0.5, 60),
-    ("sad + fearful + sad > 40% of 30 s", "share", ("sad", "fearful"), 0.4, 30),
-])
+@pytest.mark.parametrize(
+    ("text", "kind", "emotions", "threshold", "seconds"),
+    [
+        ("angry >= 0.7 for 2 s", "hold", ("angry",), 0.7, 2),
+        ("  愤怒 >= 70% for 2.5s ", "hold", ("angry",), 0.7, 2.5),
+        ("negative > 50 % of the last 60 s", "share", ("angry", "disgusted", "fearful", "sad"), 0.5, 60),
+        ("sad + fearful + sad > 40% of 30 s", "share", ("sad", "fearful"), 0.4, 30),
+    ],
+)
 def test_rules_in_words(text: str, kind: str, emotions: tuple, threshold: float, seconds: float) -> None:
     rule = parse_rule(text)
     assert (rule.kind, rule.emotions, rule.threshold, rule.for_s) == (kind, emotions, threshold, seconds)
 
 
-@pytest.mark.parametrize("text", ["", "angry", "angry >= 0.7", "bored >= 0.7 for 2 s", "angry >= 7 for 2 s", "angry < 0.2 for 2 s",
-                                  "angry >= 0.7 for 0 s", "angry >= 0.7 for 99999 s", "a" * 500])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "angry",
+        "angry >= 0.7",
+        "bored >= 0.7 for 2 s",
+        "angry >= 7 for 2 s",
+        "angry < 0.2 for 2 s",
+        "angry >= 0.7 for 0 s",
+        "angry >= 0.7 for 99999 s",
+        "a" * 500,
+    ],
+)
 def test_wrong_rules(text: str) -> None:
     with pytest.raises(RequestError) as caught:
         rules_of([text], 16)
@@ -189,7 +227,9 @@ def test_wrong_rules(text: str) -> None:
 
 def test_a_held_emotion_alerts_once_per_cool_down() -> None:
     watch = AlertWatch(rules_of(["angry >= 0.7 for 2 s"], 16))
-    stops = [alert.stop_sample for i in range(2, 200) for alert in watch.see(max(0, i - 6) * 8000, i * 8000, says(angry=0.8))]
+    stops = [
+        alert.stop_sample for i in range(2, 200) for alert in watch.see(max(0, i - 6) * 8000, i * 8000, says(angry=0.8))
+    ]
     assert stops[0] == 32_000 and len(stops) == 4 and stops[1] - stops[0] == 30 * 16_000
 
 
@@ -211,7 +251,9 @@ def test_a_share_of_the_last_minute() -> None:
 
 
 def test_overlapping_windows_are_counted_once() -> None:
-    watch = AlertWatch((AlertRule(kind="share", emotions=("sad",), threshold=0.01, for_s=60, min_speech_s=5, cooldown_s=0),))
+    watch = AlertWatch(
+        (AlertRule(kind="share", emotions=("sad",), threshold=0.01, for_s=60, min_speech_s=5, cooldown_s=0),)
+    )
     found = [i for i in range(2, 20) if watch.see(max(0, i - 6) * 8000, i * 8000, says(sad=0.9))]
     assert found[0] == 10  # five seconds of speech, not of windows
 
@@ -220,10 +262,10 @@ def test_overlapping_windows_are_counted_once() -> None:
 
 
 class _Target(BaseHTTPRequestHandler):
-    heard: list[tuple[str, bytes, dict]] = []
+    heard: ClassVar[list[tuple[str, bytes, dict]]] = []
     status = 200
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.heard.append((self.path, body, dict(self.headers)))
         self.send_response(self.status)
@@ -244,8 +286,11 @@ def test_webhook_is_signed_and_follows_nothing() -> None:
     with HTTPServer(("127.0.0.1", 0), target) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
         port = http.server_address[1]
-        hook = Webhook(Settings(webhook_url=f"http://127.0.0.1:{port}/alerts?x=1", webhook_hosts=("127.0.0.1",),
-                                webhook_secret="key"))
+        hook = Webhook(
+            Settings(
+                webhook_url=f"http://127.0.0.1:{port}/alerts?x=1", webhook_hosts=("127.0.0.1",), webhook_secret="key"
+            )
+        )
         hook.post(alert())
         wait_for(lambda: hook.sent == 1)
         path, body, headers = target.heard[0]
@@ -264,14 +309,20 @@ def test_webhook_has_bounds_and_never_blocks() -> None:
     blocked = threading.Event()
 
     class Slow(_Target):
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             blocked.wait(5)
             super().do_POST()
 
     with HTTPServer(("127.0.0.1", 0), Slow) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
-        hook = Webhook(Settings(webhook_url=f"http://127.0.0.1:{http.server_address[1]}/", webhook_hosts=("127.0.0.1",),
-                                webhook_secret="key", limits=Limits(webhook_queue=3, webhook_timeout_s=0.5)))
+        hook = Webhook(
+            Settings(
+                webhook_url=f"http://127.0.0.1:{http.server_address[1]}/",
+                webhook_hosts=("127.0.0.1",),
+                webhook_secret="key",
+                limits=Limits(webhook_queue=3, webhook_timeout_s=0.5),
+            )
+        )
         for _ in range(20):
             hook.post(alert())
         assert hook.dropped >= 15
@@ -281,8 +332,16 @@ def test_webhook_has_bounds_and_never_blocks() -> None:
         hook.close()
 
 
-@pytest.mark.parametrize("change", [{"webhook_hosts": ()}, {"webhook_hosts": ("other",)}, {"webhook_secret": None},
-                                    {"webhook_url": "ftp://a/"}, {"webhook_url": "http://"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"webhook_hosts": ()},
+        {"webhook_hosts": ("other",)},
+        {"webhook_secret": None},
+        {"webhook_url": "ftp://a/"},
+        {"webhook_url": "http://"},
+    ],
+)
 def test_webhook_must_be_allowed(change: dict) -> None:
     fields = {"webhook_url": "http://a.example/", "webhook_hosts": ("a.example",), "webhook_secret": "k", **change}
     with pytest.raises(ConfigError):
@@ -293,9 +352,23 @@ def test_webhook_must_be_allowed(change: dict) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.one_of(st.text(), st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(), lambda c: st.lists(c) | st.dictionaries(st.sampled_from(
-        ["type", "audio", "samples", "vad", "alerts", "is_speaking", "session_id", "secret", "window_s"]), c)).map(json.dumps)))
+@given(
+    st.one_of(
+        st.text(),
+        st.recursive(
+            st.none() | st.booleans() | st.floats() | st.text(),
+            lambda c: (
+                st.lists(c)
+                | st.dictionaries(
+                    st.sampled_from(
+                        ["type", "audio", "samples", "vad", "alerts", "is_speaking", "session_id", "secret", "window_s"]
+                    ),
+                    c,
+                )
+            ),
+        ).map(json.dumps),
+    )
+)
 def test_no_text_does_more_than_be_refused(text: str) -> None:
     try:
         parse(text)
@@ -306,7 +379,11 @@ def test_no_text_does_more_than_be_refused(text: str) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
 def test_no_wav_does_more_than_be_refused(tail: bytes) -> None:
-    for data in (tail, b"RIFF\0\0\0\0WAVE" + tail, b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x80>\0\0\0}\0\0\2\0\x10\0data\xff\xff\xff\xff" + tail):
+    for data in (
+        tail,
+        b"RIFF\0\0\0\0WAVE" + tail,
+        b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x80>\0\0\0}\0\0\2\0\x10\0data\xff\xff\xff\xff" + tail,
+    ):
         try:
             assert len(unwrap(data).pcm) % 2 == 0 or not data.startswith(b"RIFF")
         except EmotionError as error:

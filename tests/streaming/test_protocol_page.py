@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import get_args
 
 from emotion_app.errors import PROBLEMS
-from emotion_app.streaming.protocol import SERVER_EVENTS, ClientMessage, Config, ServerEvent, parse
+from emotion_app.streaming.events import SERVER_EVENTS, ServerEvent
+from emotion_app.streaming.protocol import ClientMessage, Config, parse
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
 
@@ -43,7 +44,9 @@ def test_each_message_has_a_heading_and_each_default_is_right() -> None:
     assert headings == types_of(ClientMessage) | types_of(ServerEvent)
     start = json.loads(examples(PAGE)[0])
     want = Config().model_dump(mode="json")
-    assert {k: v for k, v in start.items() if k not in ("type", "alerts")} == {k: v for k, v in want.items() if k != "alerts"}
+    assert {k: v for k, v in start.items() if k not in ("type", "alerts")} == {
+        k: v for k, v in want.items() if k != "alerts"
+    }
 
 
 def test_error_codes_exist() -> None:
@@ -56,6 +59,14 @@ def test_limits_on_the_page_are_those_of_the_settings() -> None:
     from emotion_app.settings import Limits
 
     limits = Limits()
-    said = {256: limits.stream_message_kb, 1.5: limits.stream_rate_factor, 10: limits.stream_slow_s, 60: limits.stream_idle_s,
-            120: limits.stream_resume_s, 7200: limits.stream_session_s, 64: limits.webhook_queue, 5: limits.webhook_timeout_s}
+    said = {
+        256: limits.stream_message_kb,
+        1.5: limits.stream_rate_factor,
+        10: limits.stream_slow_s,
+        60: limits.stream_idle_s,
+        120: limits.stream_resume_s,
+        7200: limits.stream_session_s,
+        64: limits.webhook_queue,
+        5: limits.webhook_timeout_s,
+    }
     assert all(a == b for a, b in said.items()) and limits.stream_events == 256 and limits.stream_deadline_s == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -9,17 +11,15 @@ from emotion_app import timeline
 from emotion_app.engine import Engine
 from emotion_app.errors import BusyError, ModelError, RequestError
 from emotion_app.settings import Limits
-from emotion_app.streaming.protocol import (
+from emotion_app.streaming.events import (
     AudioGapped,
-    Config,
     EmotionResult,
     ErrorEvent,
     FrameResult,
-    SessionUpdate,
     SpeechStarted,
     SpeechStopped,
-    VadConfig,
 )
+from emotion_app.streaming.protocol import Config, SessionUpdate, VadConfig
 from emotion_app.types import HOP_SAMPLES, Waveform, n_frames
 from emotion_app.vad import SileroVad, speech_segments
 from tests.streaming.bench import Bench
@@ -32,7 +32,9 @@ def finals(bench: Bench) -> list[EmotionResult]:
     return [e for e in bench.of(EmotionResult) if e.final]
 
 
-def stream(network: SileroVad, engine: Engine, data: bytes, size: int | str = 3200, config: Config | None = None) -> Bench:
+def stream(
+    network: SileroVad, engine: Engine, data: bytes, size: int | str = 3200, config: Config | None = None
+) -> Bench:
     bench = Bench(network, engine, config)
     for piece in pieces(data, size):
         bench.push(piece)
@@ -53,7 +55,7 @@ def test_any_chunking_equals_an_upload_of_each_utterance(network: SileroVad, eng
     assert [(f.start_sample, f.stop_sample) for f in found] == list(speech_segments(Waveform(sound), network))
     assert len(found) >= 2
     for final in found:
-        want = upload(engine, sound[final.start_sample:final.stop_sample])
+        want = upload(engine, sound[final.start_sample : final.stop_sample])
         np.testing.assert_allclose(list(final.scores.values()), want, atol=2e-6)
         assert abs(sum(final.scores.values()) - 1) < 1e-5
 
@@ -63,7 +65,8 @@ def test_declared_rates_give_the_same_utterances_in_any_chunking(network: Silero
     data = pcm(dialogue(2), rate)
     one, other = (stream(network, engine, data, size, Config(sample_rate=rate)) for size in (1 << 30, "random"))
     assert finals(one) and [f.model_dump(exclude={"latency_ms"}) for f in finals(one)] == [
-        f.model_dump(exclude={"latency_ms"}) for f in finals(other)]
+        f.model_dump(exclude={"latency_ms"}) for f in finals(other)
+    ]
     for bench in (one, other):
         assert bench.session.stats().received == round(len(data) / 2 * 16_000 / rate) == bench.session.position
 
@@ -75,15 +78,16 @@ def test_windows_equal_windows_of_the_file_and_frames_have_no_holes(network: Sil
     assert len(partial) > 6
     for result in partial:
         assert result.stop_sample - result.start_sample <= 48_000
-        want = upload(engine, sound[result.start_sample:result.stop_sample])
+        want = upload(engine, sound[result.start_sample : result.stop_sample])
         np.testing.assert_allclose(list(result.scores.values()), want, atol=2e-6)
     for number, final in enumerate(finals(bench), 1):
         rows = [f for f in bench.of(FrameResult) if f.utterance == number]
         assert rows[0].start_sample == final.start_sample
-        assert all(a.stop_sample == b.start_sample for a, b in zip(rows, rows[1:], strict=False))
+        assert all(a.stop_sample == b.start_sample for a, b in itertools.pairwise(rows))
         assert sum(len(f.scores) for f in rows) == n_frames(final.stop_sample - final.start_sample)
-        assert all(f.stop_sample - f.start_sample == HOP_SAMPLES * len(f.scores) == HOP_SAMPLES * len(f.emotions)
-                   for f in rows)
+        assert all(
+            f.stop_sample - f.start_sample == HOP_SAMPLES * len(f.scores) == HOP_SAMPLES * len(f.emotions) for f in rows
+        )
 
 
 def test_positions_only_grow(network: SileroVad, engine: Engine) -> None:
@@ -92,7 +96,7 @@ def test_positions_only_grow(network: SileroVad, engine: Engine) -> None:
         starts = [e.stop_sample if hasattr(e, "stop_sample") else e.start_sample for e in bench.of(kind)]
         assert starts == sorted(starts)
     spans = [(e.start_sample, e.stop_sample) for e in bench.of(SpeechStopped)]
-    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
     stats = bench.session.stats()
     assert stats.analysed == sum(b - a for a, b in spans) and stats.buffered == stats.declared_dropped == 0
 
@@ -129,11 +133,11 @@ def test_late_and_replaced_windows_cost_no_sample_and_no_frame(network: SileroVa
         bench.run()
     stats = bench.session.stats()
     assert stats.late + stats.replaced > 3 and stats.declared_dropped == 0
-    final, = finals(bench)
+    (final,) = finals(bench)
     told = np.zeros(n_frames(final.stop_sample - final.start_sample), int)
     for rows in bench.of(FrameResult):
         first = (rows.start_sample - final.start_sample) // HOP_SAMPLES
-        told[first:first + len(rows.scores)] += 1
+        told[first : first + len(rows.scores)] += 1
     assert (told == 1).all()
 
 
@@ -144,7 +148,7 @@ def test_a_final_that_fails_is_declared(network: SileroVad, engine: Engine) -> N
     bench.end()
     while bench.waiting:
         bench.fail(ModelError("INFERENCE_FAILED", reason="test"))
-    gap, = bench.of(AudioGapped)
+    (gap,) = bench.of(AudioGapped)
     assert gap.reason == "not_analysed"
     assert bench.session.stats().declared_dropped == gap.stop_sample - gap.start_sample > 0
     assert {e.code for e in bench.of(ErrorEvent)} == {"INFERENCE_FAILED"}
@@ -156,7 +160,7 @@ def test_a_declared_gap_ends_the_utterance_and_moves_time_on(network: SileroVad,
     bench.push(data[:80_000])
     before = bench.session.position
     bench.act(bench.session.miss(16_000, "declared", bench.now))
-    gap, = bench.of(AudioGapped)
+    (gap,) = bench.of(AudioGapped)
     assert (gap.start_sample, gap.stop_sample) == (before, before + 16_000)
     assert [e.cause for e in bench.of(SpeechStopped)] == ["gap"] and len(finals(bench)) == 1
     bench.push(data[:80_000])
@@ -171,7 +175,7 @@ def test_positions_find_gaps_and_repeats(network: SileroVad, engine: Engine) -> 
     plain = stream(network, engine, data)
     for at in range(0, len(data), 6400):  # every message repeats half of the one before
         first = max(0, at - 3200)
-        bench.push(data[first:at + 6400], first // 2)
+        bench.push(data[first : at + 6400], first // 2)
     bench.end()
     assert [f.scores for f in finals(bench)] == [f.scores for f in finals(plain)]
     assert bench.session.stats().repeated_input == (len(data) // 6400) * 1600
@@ -219,7 +223,7 @@ def test_longest_utterance_is_cut_without_losing_a_sample(network: SileroVad, en
 def test_without_the_detector_everything_is_analysed(network: SileroVad, engine: Engine) -> None:
     sound = dialogue(1)
     bench = stream(network, engine, pcm(sound), config=Config(vad=VadConfig(enabled=False)))
-    final, = finals(bench)
+    (final,) = finals(bench)
     assert (final.start_sample, final.stop_sample) == (0, len(sound))
     np.testing.assert_allclose(list(final.scores.values()), upload(engine, sound), atol=2e-6)
 
@@ -239,8 +243,14 @@ def test_updates_take_effect_and_bad_ones_change_nothing(network: SileroVad, eng
     bench.push(data[:64_000])
     with pytest.raises(RequestError, match="sample_rate"):
         bench.session.update(SessionUpdate(type="session.update", sample_rate=8000), bench.now)
-    for bad in ({"hop_s": 9.0}, {"window_s": 0.01}, {"vad": {"threshold": 7}}, {"vad": {"nonsense": 1}},
-                {"alerts": ["angry"]}, {"alerts": ["angry >= 0.5 for 1 s"] * 17}):
+    for bad in (
+        {"hop_s": 9.0},
+        {"window_s": 0.01},
+        {"vad": {"threshold": 7}},
+        {"vad": {"nonsense": 1}},
+        {"alerts": ["angry"]},
+        {"alerts": ["angry >= 0.5 for 1 s"] * 17},
+    ):
         before = bench.session.config
         with pytest.raises(RequestError):
             bench.session.update(SessionUpdate.model_validate({"type": "session.update", **bad}), bench.now)

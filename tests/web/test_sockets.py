@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 
 from emotion_app.analyzer import Options
 from emotion_app.settings import Settings
-from emotion_app.streaming.protocol import SERVER_EVENTS
+from emotion_app.streaming.events import SERVER_EVENTS
 from tests.live_server import Client, LiveServer, wait_for
 from tests.streaming.sound import FAST, dialogue, pcm, pieces
 
