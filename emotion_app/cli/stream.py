@@ -12,7 +12,7 @@ from emotion_app.cli.common import lang, out
 from emotion_app.labels import EMOTIONS, INDEX
 
 if TYPE_CHECKING:
-    from emotion_app.streaming.protocol import EmotionResult, Event
+    from emotion_app.streaming.events import EmotionResult, Event
 
 
 def stream(
