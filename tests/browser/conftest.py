@@ -12,7 +12,7 @@ from emotion_app.settings import Limits
 from tests.served import Served, served
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="the dev set has it")
-from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
 PATIENCE_MS = 60_000  # the first answer loads the model, on two busy cores
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -48,6 +48,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory, clips: list[Path]) -> Ite
         "--use-fake-ui-for-media-stream",
         f"--use-file-for-fake-audio-capture={voice}",
     ]
+    expect.set_options(timeout=PATIENCE_MS / 2)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=flags)
         yield browser
@@ -62,19 +63,19 @@ def open_page(chromium: Browser, site: Served) -> Iterator[Callable[..., Page]]:
     """
     contexts, foreign, wrong = [], [], []
 
-    def open_(lang: str = "en-US", width: int = 1280, scheme: str = "light", query: str = "") -> Page:
+    def open_(
+        lang: str = "en-US", width: int = 1280, scheme: str = "light", query: str = "", url: str = site.url
+    ) -> Page:
         context = chromium.new_context(
             locale=lang, viewport={"width": width, "height": 844}, color_scheme=scheme, permissions=["microphone"]
         )
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)
-        page.on(
-            "request", lambda r: foreign.append(r.url) if not r.url.startswith((site.url, "blob:", "data:")) else None
-        )
+        page.on("request", lambda r: foreign.append(r.url) if not r.url.startswith((url, "blob:", "data:")) else None)
         page.on("pageerror", lambda e: wrong.append(str(e)))
         page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
-        page.goto(f"{site.url}/{query}")
+        page.goto(f"{url}/{query}")
         page.wait_for_selector("html:not(.ser-wait) #ser-analyze")
         return page
 

@@ -71,6 +71,13 @@ def test_upload(open_page: OpenPage, site: Served, files: dict[str, Path], name:
     assert page.locator("#ser-stop").is_hidden()
 
 
+def test_pressed_before_the_file_is_there(open_page: OpenPage, files: dict[str, Path]) -> None:
+    page = open_page()
+    page.route("**/gradio_api/upload*", lambda route: (time.sleep(1), route.continue_()))
+    page.set_input_files(".ser-input input[type=file]", files["clip.wav"])
+    analyze(page)
+
+
 def test_drop_anywhere_on_the_page(open_page: OpenPage, files: dict[str, Path]) -> None:
     page = open_page()
     data = page.evaluate_handle(

@@ -97,8 +97,9 @@ element.addEventListener("pointermove", (event) => {
 document.addEventListener("keydown", (event) => {
   if (!element.isConnected || element.offsetParent === null || event.ctrlKey || event.metaKey || event.altKey) return;
   const inPlayer = card() && card().contains(event.target);
-  const taken = event.target.closest && event.target.closest("input, textarea, select, button, summary, a, [contenteditable], [role=tab], [role=radio]");
-  if (event.key === "Enter" && !taken) {
+  const within = (selector) => event.target.closest && event.target.closest(selector);
+  const taken = within("input, textarea, select, button, summary, a");
+  if (event.key === "Enter" && (!taken || within("input[type=radio], input[type=checkbox]"))) {
     const go = document.querySelector("#ser-analyze");
     if (go && go.offsetParent !== null) go.click();
     return;

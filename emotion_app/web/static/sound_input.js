@@ -88,6 +88,7 @@ function size(bytes) {
 
 function clear(trouble) {
   turn += 1;
+  window.serSending = null;
   forget();
   state = "idle";
   shown = {};
@@ -113,10 +114,13 @@ async function take(file) {
   shown = { name: file.name };
   show("");
   const looked = preview(file, mine);
+  // Analyze may be pressed while the file is on its way: it waits for this promise (ui/analyze.py).
+  const sending = upload(file).then((sent) => ({ path: sent.path, name: file.name }));
+  window.serSending = sending.catch(() => null);
   try {
-    const sent = await upload(file);
+    const value = await sending;
     if (mine !== turn) return;
-    props.value = { path: sent.path, name: file.name };
+    props.value = value;
     state = "chosen";
     await looked;
     if (mine === turn) show();

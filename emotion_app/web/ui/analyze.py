@@ -22,6 +22,8 @@ from emotion_app.web.ui.views import Done, Empty, Failed, Running, View
 LARGE, LITE, AUTO = "emotion2vec_plus_large", "lite", "auto"
 MODEL_CHOICES = (AUTO, LARGE, LITE)  # all that a client may name: a path or a hub id would make the server load it
 CHIP_EVERY_S = 2.0
+# Pressed while a file is still being sent: wait for it, instead of saying that there is none.
+WAIT_FOR_UPLOAD = "async (...a) => { if (window.serSending) a[1] = (await window.serSending) || a[1]; return a; }"
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -101,9 +103,15 @@ def _connect(shell: Shell, parts: _Parts, chip: gr.HTML) -> None:
     async def page_analyze(
         lang: str, sound: object, granularity: str, embedding: bool, model: str, request: gr.Request
     ) -> AsyncIterator[list[Any]]:
-        async for view in _analysis(shell, request.session_hash or "", lang, sound, granularity, embedding, model):
+        session = request.session_hash or ""
+        async for view in _analysis(shell, session, lang, sound, granularity, embedding, model):
             running = isinstance(view, Running) or (isinstance(view, Done) and not view.folder)
-            yield [render(view, shell.said(lang)), view, gr.Button(visible=not running), gr.Button(visible=running)]
+            yield [
+                render(view, shell.spoken(session, lang)),
+                view,
+                gr.Button(visible=not running),
+                gr.Button(visible=running),
+            ]
 
     def look(lang: str, model: str) -> str:
         return _chip(shell, model, shell.said(lang))
@@ -116,10 +124,9 @@ def _connect(shell: Shell, parts: _Parts, chip: gr.HTML) -> None:
 
     slot: dict[str, Any] = {"concurrency_id": MODEL_SLOT, "concurrency_limit": shell.settings.limits.ui_running}
     inputs = [shell.lang, *parts.inputs]
-    again = ([parts.view], [parts.result])
-    parts.go.click(page_analyze, inputs, outputs, **QUIET, **slot).then(
+    parts.go.click(page_analyze, inputs, outputs, js=WAIT_FOR_UPLOAD, **QUIET, **slot).then(
         look, [shell.lang, parts.model], chip, queue=False, **QUIET
-    ).then(lambda lang, view: render(view, shell.said(lang)), [shell.lang, *again[0]], again[1], queue=False, **QUIET)
+    )
     parts.result.submit(choose, None, parts.model, queue=False, **QUIET).then(
         page_analyze, inputs, outputs, **QUIET, **slot
     )

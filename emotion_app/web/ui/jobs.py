@@ -51,6 +51,11 @@ class Log:
                 seconds = now - began
             self._steps[name] = (began, fraction, seconds if seconds is not None else took)
 
+    def last(self) -> str | None:
+        """Name of the step that began last."""
+        steps = self.steps()
+        return steps[-1].name if steps else None
+
     def steps(self) -> tuple[Step, ...]:
         """All steps in the order in which they are taken."""
         now = time.monotonic()
@@ -133,6 +138,10 @@ class Jobs:
         told = 0.0
         try:
             while not future.done():
+                if cancel.is_set():  # at once, even if the thread sits in a download that others may be waiting for too
+                    yield Failed(BusyError("CANCELLED"), options.model or "auto", steps.steps())
+                    return
+                self._follow_load(options.model, steps)
                 now, state = time.monotonic(), tuple((s.name, int(100 * s.fraction)) for s in steps.steps())
                 if state != shown or now - told >= TELL_S:
                     shown, told = state, now
@@ -144,6 +153,13 @@ class Jobs:
             cancel.set()
             if self._cancels.get(session) is cancel:
                 del self._cancels[session]
+
+    def _follow_load(self, model: str | None, steps: Log) -> None:
+        """A job that waits for a load which another one began shows that load's progress."""
+        if steps.last() in ("decode", "download", "load"):
+            status = self.analyzer.status(model)
+            if status.state in ("downloading", "loading") and status.percent:
+                steps.mark("download" if status.state == "downloading" else "load", status.percent / 100)
 
     def cancel(self, session: str) -> None:
         """Stop the job of a page, if it has one."""

@@ -44,7 +44,7 @@ def build_page(shell: Shell) -> gr.Blocks:
         shell.bind_switch(demo)
 
         def left(request: gr.Request) -> None:
-            shell.jobs.cancel(request.session_hash or "")
+            shell.forget(request.session_hash or "")
 
         demo.unload(left)
     return demo

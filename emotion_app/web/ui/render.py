@@ -65,6 +65,8 @@ def _empty(_: Empty, words: Words) -> str:
 
 def _running(view: Running, words: Words) -> str:
     last = view.steps[-1] if view.steps else Step("decode", 0.0, 0.0)
+    if last.name == "decode" and last.fraction >= 1:  # asking a hub takes seconds before it reports anything
+        last = Step("load", 0.0, 0.0)
     hint = words("ser_running_first") if last.name in ("download", "load") else ""
     known = 0 < last.fraction < 1
     now = f' aria-valuenow="{100 * last.fraction:.0f}"' if known else ""
@@ -83,9 +85,11 @@ def _running(view: Running, words: Words) -> str:
 def _failed(view: Failed, words: Words) -> str:
     error = view.error
     if error.code == "CANCELLED":
+        fetching = bool(view.steps) and view.steps[-1].name == "download"
+        text = words("ser_cancelled_download" if fetching else "ser_cancelled_text")
         return (
             f'<section class="ser-card ser-empty"><h2>{escape(words("ser_cancelled_title"))}</h2>'
-            f"<p>{escape(words('ser_cancelled_text'))}</p></section>"
+            f"<p>{escape(text)}</p></section>"
         )
     act, key = _way_out(error, view.model)
     return (

@@ -51,6 +51,7 @@ class Shell:
     upload_dir: Path
     lang: gr.Radio = field(init=False)
     _bindings: list[_Binding] = field(default_factory=list)
+    _spoken: dict[str, Lang] = field(default_factory=dict)  # of open pages; forgotten when they close
 
     @property
     def first(self) -> Words:
@@ -60,6 +61,15 @@ class Shell:
     def said(self, lang: object) -> Words:
         """Words for the value of the switch, which comes from the client."""
         return self.words[lang_of(lang)]
+
+    def spoken(self, session: str, lang: object) -> Words:
+        """Words for what a long handler shows: the page may have switched since it was called with ``lang``."""
+        return self.words[self._spoken.get(session, lang_of(lang))]
+
+    def forget(self, session: str) -> None:
+        """A page was closed."""
+        self._spoken.pop(session, None)
+        self.jobs.cancel(session)
 
     def bind(
         self, component: gr.blocks.Block, make: MakeUpdate, inputs: Sequence[gr.components.Component] = ()
@@ -74,15 +84,16 @@ class Shell:
         titles = {lang: words("ser_title") for lang, words in self.words.items()}
         shown = f"(lang) => window.serLang.set(lang, ({titles!r})[lang])"
 
-        def relabel(lang: object, *values: Any) -> list[Any]:
+        def relabel(request: gr.Request, lang: object, *values: Any) -> list[Any]:
+            self._spoken[request.session_hash or ""] = lang_of(lang)
             words, rest, updates = self.said(lang), list(values), []
             for binding in self._bindings:
                 own, rest = rest[: len(binding.inputs)], rest[len(binding.inputs) :]
                 updates.append(binding.make(words, *own))
             return updates
 
-        def opened(lang: object, *values: Any) -> list[Any]:
-            return [gr.update(value=lang_of(lang)), *relabel(lang, *values)]
+        def opened(request: gr.Request, lang: object, *values: Any) -> list[Any]:
+            return [gr.update(value=lang_of(lang)), *relabel(request, lang, *values)]
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
         demo.load(
