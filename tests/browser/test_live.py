@@ -7,6 +7,7 @@ label and scores within a few hundredths.
 """
 
 import json
+import shutil
 import time
 import wave
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from emotion_app.audio import load
 from emotion_app.labels import EMOTIONS
 from emotion_app.settings import Limits
 from tests.browser.cable import Cable
+from tests.browser.conftest import NAMES
 from tests.browser.test_look import CONTRAST, WIDE, chinese_in, english_in
 from tests.served import Served, served
 
@@ -49,7 +51,7 @@ def browser(chromium: Browser, spoken: np.ndarray, tmp_path_factory: pytest.Temp
     path = tmp_path_factory.mktemp("live") / "voice.wav"
     path.write_bytes(as_wav(np.round(soxr.resample(spoken, RATE, MIC_RATE) * 32767), MIC_RATE))
     launched = chromium.browser_type.launch(
-        executable_path=executable(chromium),
+        executable_path=executable(),
         args=[
             "--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
             f"--use-file-for-fake-audio-capture={path}%noloop", f"--host-resolver-rules=MAP {FOREIGN_NAME} 127.0.0.1",
@@ -83,7 +85,11 @@ class Visit:
         self.page.on("pageerror", lambda e: self.wrong.append(str(e)))
         own = (url.split("?")[0], "blob:", "data:")
         self.page.on("request", lambda r: None if r.url.startswith(own) else self.foreign.append(r.url))
-        self.page.goto(url)
+        self._url = url
+        self.open()
+
+    def open(self) -> None:
+        self.page.goto(self._url)
         self.page.wait_for_selector("html:not(.ser-wait) #ser-analyze")
         self.page.click("#ser-live-tab-button")
         self.page.wait_for_selector(".ser-live-start")
@@ -136,10 +142,20 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
     """Opens the Live page; at the end: nothing was asked of other hosts, no error was thrown."""
     contexts, visits = [], []
 
-    def open_(url: str, lang: str = "en-US", width: int = 1280, scheme: str = "light", with_: Browser = browser,
-              allowed: bool = True) -> Visit:
-        context = with_.new_context(locale=lang, viewport={"width": width, "height": 844}, color_scheme=scheme,
-                                    permissions=["microphone"] if allowed else [])
+    def open_(
+        url: str,
+        lang: str = "en-US",
+        width: int = 1280,
+        scheme: str = "light",
+        with_: Browser = browser,
+        allowed: bool = True,
+    ) -> Visit:
+        context = with_.new_context(
+            locale=lang,
+            viewport={"width": width, "height": 844},
+            color_scheme=scheme,
+            permissions=["microphone"] if allowed else [],
+        )
         contexts.append(context)
         visits.append(Visit(context, url))
         return visits[-1]
@@ -152,11 +168,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
         assert not one.wrong, one.wrong
 
 
-def executable(chromium: Browser) -> str:
-    import shutil
-
-    from tests.browser.conftest import NAMES
-
+def executable() -> str:
     return next(found for name in NAMES if (found := shutil.which(name)))
 
 
@@ -352,6 +364,7 @@ def test_not_reachable_and_token(visit: Callable[..., Visit], live_site: Served)
         seen.state("idle")
         seen.page.unroute("**/api/v1/models")
         cable.mend()
+        seen.open()
         seen.start()
         seen.state("live")
         seen.stop()
@@ -387,7 +400,7 @@ def test_refusals_in_words(visit: Callable[..., Visit], chromium: Browser, live_
     strange = visit(f"http://{FOREIGN_NAME}:{live_site.port}", allowed=False)
     strange.start()
     strange.says("only on localhost or over HTTPS")
-    bare = chromium.browser_type.launch(executable_path=executable(chromium), args=["--no-sandbox"])
+    bare = chromium.browser_type.launch(executable_path=executable(), args=["--no-sandbox"])
     try:
         none = visit(live_site.url, with_=bare)
         none.start()
@@ -395,7 +408,7 @@ def test_refusals_in_words(visit: Callable[..., Visit], chromium: Browser, live_
     finally:
         bare.close()
     shy = chromium.browser_type.launch(
-        executable_path=executable(chromium), args=["--no-sandbox", "--use-fake-device-for-media-stream"]
+        executable_path=executable(), args=["--no-sandbox", "--use-fake-device-for-media-stream"]
     )
     try:
         denied = visit(live_site.url, "zh-CN", 390, with_=shy, allowed=False)

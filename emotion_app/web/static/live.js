@@ -69,7 +69,7 @@ async function start() {
     opened = await openLiveMicrophone(heard, () => { if (mine === turn && mic) { fail("micgone", state); stop(); } });
   } catch (error) {
     if (mine !== turn) return;
-    const key = { NotAllowedError: "denied", SecurityError: "denied", NotFoundError: "nomic" }[error.name] || "busymic";
+    const key = error.why || { NotAllowedError: "denied", SecurityError: "denied", NotFoundError: "nomic" }[error.name] || "busymic";
     console.info("microphone:", error.name, error.message);
     to("idle");
     return fail(key);
@@ -214,7 +214,6 @@ const TOLD = {
     talk.notes = event.notes.map((en, i) => ({ en, zh: event.notes_zh[i] }));
     if (state === "live" && status === "loading") status = "live";
   },
-  "session.updated"(event) { if ((event.config.model ?? null) !== (talk.wanted ?? null)) { talk.wanted = event.config.model; } },
   speech_started(event, begun) {
     talk.speaking = true;
     if (!find(event)) talk.utterances.push({ epoch: talk.epoch, number: event.utterance, start: begun + event.audio_start_ms / 1000, stop: null, cells: [], final: null });
@@ -295,20 +294,22 @@ function paintTrouble() {
 
 function paintVad() {
   const light = $(".ser-live-vad");
-  light.classList.toggle("ser-live-speech", talk.speaking);
-  light.querySelector("span").textContent = words[!mic ? "off" : talk.speaking ? "speech" : "quiet"];
+  const known = state === "live"; // during a break nobody says
+  light.classList.toggle("ser-live-speech", talk.speaking && known);
+  light.querySelector("span").textContent = !mic ? words.off : !known ? NO_SHARE : words[talk.speaking ? "speech" : "quiet"];
   if (!mic) { level = 0; meter(false, -60); }
 }
 
 function paintNow() {
   const box = $(".ser-live-now"), c = talk.current;
   box.classList.toggle("ser-live-quiet", !talk.speaking);
+  box.classList.toggle("ser-live-wait", !c);
   $(".ser-live-now .ser-notes").innerHTML = noteList();
   $(".ser-live-now .ser-score").hidden = !c;
   if (!c) {
     box.style.removeProperty("--c");
     box.querySelector(".ser-emoji").textContent = "👂";
-    box.querySelector("h2").textContent = words.wait;
+    box.querySelector("h2").textContent = words[talk.speaking ? "hearing" : "wait"];
     box.querySelector(".ser-name p").textContent = "";
     $(".ser-live-what").textContent = "";
     return;
@@ -464,7 +465,7 @@ async function save() {
 function paintSaved() {
   const s = talk.saved, line = $(".ser-live-kept");
   $(".ser-live-save").disabled = Boolean(s && (s.busy || !s.error));
-  if (!s) line.textContent = words.kept;
+  if (!s) line.textContent = talk.utterances.length ? words.kept : words.none;
   else if (s.busy) line.textContent = words.saving;
   else if (s.error) line.textContent = fill("save_failed", { reason: s.error[facts.lang] || s.error.en });
   else line.textContent = s.names.length === 1 ? fill("saved", { name: s.names[0] }) : fill("saved_parts", { n: s.names.length, minutes: Math.floor(facts.clip_s / 60) });

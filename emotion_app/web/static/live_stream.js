@@ -7,6 +7,15 @@ const WAITS_S = [0.5, 1, 2, 4, 8]; // between tries to connect; the last one aga
 const FIRST_TRIES = 4; // before there is a session
 const CONNECT_S = 10, END_S = 20;
 
+async function whyNot() { // a browser does not say why a WebSocket or a script was refused; an ordinary request does
+  try {
+    const answer = await fetch("api/v1/models", { headers: { accept: "application/json" } });
+    return answer.status === 401 ? "token" : "refused";
+  } catch {
+    return "unreachable";
+  }
+}
+
 async function openLiveMicrophone(onFrame, onGone) {
   const stream = await navigator.mediaDevices.getUserMedia({
     audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false },
@@ -16,7 +25,9 @@ async function openLiveMicrophone(onFrame, onGone) {
   for (const options of [{ sampleRate: 16000 }, {}]) { // Firefox refuses another rate than the device's; the server resamples then
     const context = new AudioContext(options);
     try {
-      await context.audioWorklet.addModule("app-static/live_worklet.js");
+      await context.audioWorklet.addModule("app-static/live_worklet.js").catch(async () => {
+        throw Object.assign(new Error("the worklet could not be fetched"), { why: await whyNot() });
+      });
       const node = new AudioWorkletNode(context, "ser-frames", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
       context.createMediaStreamSource(stream).connect(node);
       await context.resume();
@@ -37,6 +48,7 @@ async function openLiveMicrophone(onFrame, onGone) {
     } catch (error) {
       fault = error;
       context.close();
+      if (error.why) break;
     }
   }
   off();
@@ -117,18 +129,9 @@ class Connection {
     socket.onclose = mine(async () => {
       clearTimeout(patience);
       this.ready = false;
-      const why = opened ? null : await this.whyNot();
+      const why = opened ? null : await whyNot();
       if (this.socket === socket && !this.over) this.again(why);
     });
-  }
-
-  async whyNot() { // a browser does not say why a WebSocket was refused; an ordinary request does
-    try {
-      const answer = await fetch("api/v1/models", { headers: { accept: "application/json" } });
-      return answer.status === 401 ? "token" : "refused";
-    } catch {
-      return "unreachable";
-    }
   }
 
   again(why) {

@@ -25,10 +25,10 @@ WINDOWS_S = (2, 3, 5)
 SAID = (  # texts that the scripts fill in, each ser_live_say_<name>
     "start", "stop", "idle", "asking", "connecting", "loading", "live", "lost", "resumed", "resumed_lost", "restarted",
     "ending", "ended", "ended_limit", "denied", "nomic", "busymic", "insecure", "unsupported", "micgone", "silent",
-    "unreachable", "refused", "token", "noend", "reload", "retry", "lite", "speech", "quiet", "off", "wait", "now",
-    "utterance", "runner", "adjusted", "late", "gap", "last", "whole", "session", "negative", "hold", "share", "remove",
+    "unreachable", "refused", "token", "noend", "reload", "retry", "lite", "speech", "quiet", "off", "wait", "hearing",
+    "now", "utterance", "runner", "adjusted", "late", "gap", "last", "session", "negative", "hold", "share", "remove",
     "alerted", "alert_at", "dismiss", "total", "spoken", "sentences", "mostly", "alerts", "missing", "none", "saving",
-    "kept", "tip", "saved", "saved_parts", "save_failed", "files", "score", "file", "seconds", "minutes",
+    "kept", "tip", "saved", "saved_parts", "save_failed", "files", "file", "seconds", "minutes",
 )  # fmt: skip
 MIC_ICON = (
     '<svg viewBox="0 0 24 24" aria-hidden="true"><path class="p" d="M12 15a3.5 3.5 0 0 0 3.5-3.5v-5a3.5 3.5 0 0 0-7 0v5'
