@@ -65,6 +65,8 @@ def enrol(
     start: Baseline | None = None,
     enough: int | None = None,
     isolated: bool = False,
+    max_s: float | None = None,
+    deadline_s: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Enrolment:
     """Analyze clips of one speaker, oldest first, and gather them in a baseline.
@@ -81,10 +83,13 @@ def enrol(
         start: a baseline to go on from (the page adds sentence by sentence); its share is kept.
         enough: stop when so many clips are in the baseline.
         isolated: decode in worker processes (uploads).
+        max_s: longest clip accepted; default ``limits.batch_clip_s``.
+        deadline_s: seconds that a clip may wait for its turn; default: as long as it takes.
         progress: called with (done, all) after each clip.
 
     Raises:
-        RequestError: BAD_NAME, BASELINE_NO_RULE, BASELINE_OTHER_MODEL, and BASELINE_EMPTY when no clip is left.
+        RequestError: BAD_NAME, BASELINE_NO_RULE, BASELINE_OTHER_MODEL, and BASELINE_EMPTY when no clip is left
+            (its fact ``why`` is the last clip's, the cause its error).
         ModelError, BusyError: of the analysis.
     """
     checked_name(name)
@@ -96,7 +101,9 @@ def enrol(
             break
         title = names[number - 1] if names else _title(source, number)
         try:
-            heard = analyzer.hear(source, Options(model=model), name=title, isolated=isolated)
+            heard = analyzer.hear(
+                source, Options(model=model), name=title, isolated=isolated, max_s=max_s, deadline_s=deadline_s
+            )
         except EmotionError as error:
             if error.problem.http >= 500 or error.code.startswith("MODEL"):
                 raise  # not this clip's fault
@@ -117,7 +124,10 @@ def enrol(
     if progress is not None:
         progress(len(sources), len(sources))
     if baseline is None or baseline.count == 0:
-        raise RequestError("BASELINE_EMPTY", given=len(sources))
+        last = said[-1] if said else None  # the page has one clip at a time and says why
+        raise RequestError(
+            "BASELINE_EMPTY", given=len(sources), why=last.why if last else ""
+        ) from (last.error if last else None)
     return Enrolment(baseline, tuple(said), min_clips)
 
 

@@ -38,7 +38,7 @@ def test_a_foreign_path_is_refused_by_the_page(client: httpx.Client, canary: Pat
     handler = next(d for d in config["dependencies"] if d["api_name"] == "page_analyze")
     session = "abcdefgh123"
     sound = {"path": str(canary), "name": "x.wav"}
-    data = ["en", sound, "utterance", False, "lite"]
+    data = ["en", sound, "utterance", False, "lite", ""]
     joined = client.post(
         "/gradio_api/queue/join", json={"data": data, "fn_index": handler["id"], "session_hash": session}
     )

@@ -71,7 +71,8 @@ function arrive() {
 element.addEventListener("click", (event) => {
   const act = event.target.closest("[data-act]");
   if (act) {
-    if (act.dataset.act === "choose") document.dispatchEvent(new CustomEvent("ser-choose"));
+    if (act.dataset.act === "calibrate") document.dispatchEvent(new CustomEvent("ser-calibrate"));
+    else if (act.dataset.act === "choose") document.dispatchEvent(new CustomEvent("ser-choose"));
     else trigger("submit", { act: act.dataset.act });
     return;
   }

@@ -9,10 +9,13 @@ let state = "idle"; // idle | recording | sending | chosen
 let shown = {}; // of the chosen sound: name or example, bytes, seconds (null: cannot be played here)
 let wave = null; // Float32Array of heights 0..1
 let recorder = null;
+const main = Boolean(element.closest("#ser-sound")); // else: each sound is submitted at once, several may be given
+let waiting = []; // files behind the one that is being listened to
 let turn = 0; // counts choices: the answer to an upload that was overtaken is thrown away
 
 function show(trouble) {
   root().setAttribute("data-state", state);
+  $("input[type=file]").multiple = !main;
   $(".ser-file b").textContent = shown.name || title(shown.example);
   $(".ser-file small").textContent = state === "sending" ? said("uploading") : facts();
   $(".ser-preview").disabled = !audio.src;
@@ -88,7 +91,7 @@ function size(bytes) {
 
 function clear(trouble) {
   turn += 1;
-  window.serSending = null;
+  if (main) window.serSending = null;
   forget();
   state = "idle";
   shown = {};
@@ -116,18 +119,25 @@ async function take(file) {
   const looked = preview(file, mine);
   // Analyze may be pressed while the file is on its way: it waits for this promise (ui/analyze.py).
   const sending = upload(file).then((sent) => ({ path: sent.path, name: file.name }));
-  window.serSending = sending.catch(() => null);
+  if (main) window.serSending = sending.catch(() => null);
   try {
     const value = await sending;
     if (mine !== turn) return;
     props.value = value;
     state = "chosen";
+    if (!main) trigger("submit", value);
     await looked;
     if (mine === turn) show();
   } catch (error) {
     console.warn("upload failed", error);
+    waiting = [];
     if (mine === turn) clear(said("upload-failed"));
   }
+}
+
+function takeAll(files) {
+  waiting = main ? [] : [...(state === "idle" ? [] : waiting), ...files.slice(state === "idle" ? 1 : 0)];
+  if (main || state === "idle") take(files[0]);
 }
 
 async function takeExample(button) {
@@ -237,14 +247,14 @@ element.addEventListener("click", (event) => {
   else if (hit(".ser-preview")) audio.paused ? audio.play() : audio.pause();
 });
 element.addEventListener("change", (event) => {
-  if (event.target.type === "file" && event.target.files.length) take(event.target.files[0]);
+  if (event.target.type === "file" && event.target.files.length) takeAll([...event.target.files]);
   event.target.value = ""; // choosing the same file again is a choice
 });
 for (const name of ["play", "pause", "ended"]) audio.addEventListener(name, playing);
 audio.addEventListener("timeupdate", draw);
 audio.addEventListener("play", () => document.dispatchEvent(new CustomEvent("ser-plays", { detail: audio })));
 document.addEventListener("ser-plays", ({ detail }) => detail !== audio && audio.pause());
-document.addEventListener("ser-choose", () => $("input[type=file]").click());
+document.addEventListener("ser-choose", () => main && $("input[type=file]").click());
 window.addEventListener("resize", () => root() && draw());
 
 // The whole window takes a drop: a file that misses the box must not replace the page.
@@ -264,8 +274,13 @@ document.addEventListener("drop", (event) => {
   event.stopPropagation();
   depth = 0;
   root().classList.remove("ser-over");
-  if (event.dataTransfer.files.length && state !== "recording") take(event.dataTransfer.files[0]);
+  if (event.dataTransfer.files.length && state !== "recording") takeAll([...event.dataTransfer.files]);
 }, true);
 
 watch("markup", () => show());
+watch("value", () => { // the server is done with it
+  if (main || props.value || state !== "chosen") return;
+  clear();
+  if (waiting.length) take(waiting.shift());
+});
 show("");

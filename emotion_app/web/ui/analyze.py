@@ -11,6 +11,7 @@ import gradio as gr
 from emotion_app.analyzer import Options
 from emotion_app.errors import EmotionError, RequestError
 from emotion_app.web.i18n import Words
+from emotion_app.web.ui.baseline_choice import make_baseline_choice
 from emotion_app.web.ui.chip import chip_html
 from emotion_app.web.ui.render import render
 from emotion_app.web.ui.shell import MODEL_SLOT, Shell
@@ -28,7 +29,9 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 @dataclass(frozen=True)
-class _Parts:
+class Parts:
+    """Components of the page that its handlers and the Calibrate page use."""
+
     sound: gr.HTML
     granularity: gr.Radio
     embedding: gr.Checkbox
@@ -37,13 +40,15 @@ class _Parts:
     stop: gr.Button
     result: gr.HTML
     view: gr.State
+    baseline: gr.HTML
 
     @property
     def inputs(self) -> list[Any]:
-        return [self.sound, self.granularity, self.embedding, self.model]
+        """What an analysis is asked with."""
+        return [self.sound, self.granularity, self.embedding, self.model, self.baseline]
 
 
-def build(shell: Shell, chip: gr.HTML) -> None:
+def build(shell: Shell, chip: gr.HTML) -> Parts:
     """Lay the page out inside its tab and connect it.
 
     Args:
@@ -74,6 +79,7 @@ def build(shell: Shell, chip: gr.HTML) -> None:
                     elem_id="ser-model",
                     elem_classes="ser-segmented",
                 )
+                baseline = make_baseline_choice(words)
                 go = gr.Button(words("ser_analyze"), variant="primary", size="lg", elem_id="ser-analyze")
                 stop = gr.Button(words("ser_stop"), variant="secondary", size="lg", elem_id="ser-stop", visible=False)
                 privacy = gr.HTML(_privacy(words))
@@ -84,7 +90,7 @@ def build(shell: Shell, chip: gr.HTML) -> None:
                 apply_default_css=False,
                 elem_id="ser-result",
             )
-    parts = _Parts(sound, granularity, embedding, model, go, stop, result, view)
+    parts = Parts(sound, granularity, embedding, model, go, stop, result, view, baseline)
     shell.bind(sound, lambda w: gr.HTML(markup=sound_markup(w, shell.settings.limits, shell.examples)))
     shell.bind(granularity, lambda w: gr.Radio(label=w("ser_granularity"), choices=_granularities(w)))
     shell.bind(embedding, lambda w: gr.Checkbox(label=w("ser_embedding")))
@@ -95,16 +101,17 @@ def build(shell: Shell, chip: gr.HTML) -> None:
     shell.bind(result, lambda w, shown: render(shown, w), [view])
     shell.bind(chip, lambda w, chosen: _chip(shell, chosen, w), [model])
     _connect(shell, parts, chip)
+    return parts
 
 
-def _connect(shell: Shell, parts: _Parts, chip: gr.HTML) -> None:
+def _connect(shell: Shell, parts: Parts, chip: gr.HTML) -> None:
     outputs = [parts.result, parts.view, parts.go, parts.stop]
 
     async def page_analyze(
-        lang: str, sound: object, granularity: str, embedding: bool, model: str, request: gr.Request
+        lang: str, sound: object, granularity: str, embedding: bool, model: str, baseline: object, request: gr.Request
     ) -> AsyncIterator[list[Any]]:
         session = request.session_hash or ""
-        async for view in _analysis(shell, session, lang, sound, granularity, embedding, model):
+        async for view in _analysis(shell, session, lang, sound, granularity, embedding, model, baseline):
             running = isinstance(view, Running) or (isinstance(view, Done) and not view.folder)
             yield [
                 render(view, shell.spoken(session, lang)),
@@ -117,7 +124,8 @@ def _connect(shell: Shell, parts: _Parts, chip: gr.HTML) -> None:
         return _chip(shell, model, shell.said(lang))
 
     def choose(event: gr.EventData) -> Any:
-        return gr.Radio(value=LITE) if event.act == "lite" else gr.Radio()
+        model = gr.Radio(value=LITE) if event.act == "lite" else gr.Radio()
+        return model, gr.HTML(value="") if event.act == "plain" else gr.HTML()
 
     def stop(request: gr.Request) -> None:
         shell.jobs.cancel(request.session_hash or "")
@@ -127,7 +135,7 @@ def _connect(shell: Shell, parts: _Parts, chip: gr.HTML) -> None:
     parts.go.click(page_analyze, inputs, outputs, js=WAIT_FOR_UPLOAD, **QUIET, **slot).then(
         look, [shell.lang, parts.model], chip, queue=False, **QUIET
     )
-    parts.result.submit(choose, None, parts.model, queue=False, **QUIET).then(
+    parts.result.submit(choose, None, [parts.model, parts.baseline], queue=False, **QUIET).then(
         page_analyze, inputs, outputs, **QUIET, **slot
     )
     parts.stop.click(stop, None, None, queue=False, **QUIET)
@@ -136,12 +144,19 @@ def _connect(shell: Shell, parts: _Parts, chip: gr.HTML) -> None:
 
 
 async def _analysis(
-    shell: Shell, session: str, lang: str, sound: object, granularity: str, embedding: bool, model: str
+    shell: Shell,
+    session: str,
+    lang: str,
+    sound: object,
+    granularity: str,
+    embedding: bool,
+    model: str,
+    baseline: object,
 ) -> AsyncIterator[View]:
     """Views of one analysis; every failure is one of them."""
     try:
         found = resolve_sound(sound, shell.examples, shell.upload_dir)
-        options = options_of(granularity, "utterance" if embedding else "none", model)
+        options = options_of(granularity, "utterance" if embedding else "none", model, baseline)
     except EmotionError as error:
         yield Failed(error, str(model))
         return
@@ -149,7 +164,7 @@ async def _analysis(
         yield view
 
 
-def options_of(granularity: str, embedding: str, model: str) -> Options:
+def options_of(granularity: str, embedding: str, model: str, baseline: object = None) -> Options:
     """Options of a request.
 
     Raises:
@@ -157,7 +172,8 @@ def options_of(granularity: str, embedding: str, model: str) -> Options:
     """
     if model not in MODEL_CHOICES:
         raise RequestError("BAD_OPTION", option="model", value=str(model)[:80], choices=", ".join(MODEL_CHOICES))
-    return Options(granularity, embedding, None if model == AUTO else model)  # type: ignore[arg-type]  # checked there
+    name = baseline if isinstance(baseline, str) and baseline else None
+    return Options(granularity, embedding, None if model == AUTO else model, baseline=name)  # type: ignore[arg-type]  # checked there
 
 
 def _granularities(words: Words) -> list[tuple[str, str]]:

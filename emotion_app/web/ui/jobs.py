@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from pathlib import Path
+from typing import TypeVar
 
 from emotion_app.analyzer import Analyzer, Options, Progress
 from emotion_app.charts import result_charts
@@ -21,6 +22,7 @@ from emotion_app.types import Result
 from emotion_app.web.ui.views import Done, Failed, Running, Step, View, view_of
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 LOOK_S = 0.1  # how often a running job is looked at
 TELL_S = 1.0  # a page hears at least this often that its job is alive
 ORDER = ("decode", "download", "load", "queue", "infer", "save")
@@ -191,9 +193,9 @@ def as_problem(error: BaseException) -> EmotionError:
     return EmotionError("INTERNAL", report_id=report_id)
 
 
-def in_thread(work: Callable[[], tuple[Result, SavedResult]]) -> Future[tuple[Result, SavedResult]]:
+def in_thread(work: Callable[[], T]) -> Future[T]:
     """Run ``work`` in a daemon thread: one that hangs in a driver must not keep the process from ending."""
-    future: Future[tuple[Result, SavedResult]] = Future()
+    future: Future[T] = Future()
 
     def run() -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from emotion_app.web.i18n import DEFAULT_LANG
-from emotion_app.web.ui import about, analyze, api, live
+from emotion_app.web.ui import about, analyze, api, calibrate, live
 from emotion_app.web.ui.shell import Shell
 
 TITLE = "语音情感识别 · Speech Emotion Recognition"  # until the browser's language is known
@@ -30,13 +30,16 @@ def build_page(shell: Shell) -> gr.Blocks:
                 elem_classes="ser-segmented",
             )
         shell.bind(brand, lambda w: _brand(w("ser_title")))
-        with gr.Tabs(elem_id="ser-tabs"):
+        with gr.Tabs(elem_id="ser-tabs") as tabs:
             with gr.Tab(words("ser_tab_analyze"), id="analyze") as tab:
-                analyze.build(shell, chip)
+                parts = analyze.build(shell, chip)
             shell.bind(tab, lambda w: gr.Tab(w("ser_tab_analyze")))
             with gr.Tab(words("ser_tab_live"), id="live", elem_id="ser-live-tab") as tab:
                 live.build(shell)
             shell.bind(tab, lambda w: gr.Tab(w("ser_tab_live")))
+            with gr.Tab(words("ser_tab_calibrate"), id="calibrate", elem_id="ser-calibrate-tab") as tab:
+                calibrate.build(shell, parts, tabs)
+            shell.bind(tab, lambda w: gr.Tab(w("ser_tab_calibrate")))
             with gr.Tab(words("ser_tab_about"), id="about") as tab:
                 about.build(shell)
             shell.bind(tab, lambda w: gr.Tab(w("ser_tab_about")))

@@ -20,6 +20,7 @@ USE_EMBEDDED = (
     "ENGINE_UNAVAILABLE",
     "OUT_OF_MEMORY",
 )
+WITHOUT_BASELINE = ("NO_BASELINE", "BASELINE_BROKEN", "BASELINE_NO_RULE", "BAD_NAME")
 CHOOSE_OTHER = (
     "EMPTY",
     "UNDECODABLE",
@@ -106,6 +107,10 @@ def _way_out(error: EmotionError, model: str) -> tuple[str, str]:
         return "choose", "ser_act_choose"
     if error.code in USE_EMBEDDED and model != "lite":
         return "lite", "ser_act_lite"
+    if error.code == "BASELINE_OTHER_MODEL":
+        return "calibrate", "ser_act_calibrate"
+    if error.code in WITHOUT_BASELINE:
+        return "plain", "ser_act_plain"
     return "retry", "ser_act_retry"
 
 
@@ -132,16 +137,28 @@ def _hero(view: Done, words: Words) -> str:
         words("ser_took", seconds=f"{seconds:.2f}"),
     )
     other_lang = "en" if words.lang == "zh" else "zh"
-    chips = "".join(_chip(note, words) for note in view.notes)
+    chips = "".join(_chip(note, words) for note in view.notes if not (view.judged and note.code == "baseline_used"))
     return (
         f'<section class="ser-card ser-hero" style="--c:var(--ser-{first.key})"><div class="ser-headline">'
         f'<span class="ser-emoji" aria-hidden="true">{first.emoji}</span><div class="ser-name">'
         f'<h2 role="status">{escape(own)} <span lang="{other_lang}">{escape(other)}</span></h2>'
         f"<p>{''.join(f'<span>{escape(fact)}</span>' for fact in facts)}</p></div>"
         f'<div class="ser-score"><b>{percent(score)}</b><span>{escape(words("ser_score"))}</span></div></div>'
+        f"{_judged(view, words)}"
         f'<p class="ser-source" title="{escape(view.source)}">{escape(view.source)}</p>'
         f"{f'<ul class=ser-notes>{chips}</ul>' if chips else ''}</section>"
     )
+
+
+def _judged(view: Done, words: Words) -> str:
+    """By which baseline, and the plain answer: said in the line of the headline, so its note is left out."""
+    if view.judged is None:
+        return ""
+    plain = view.judged.plain
+    emotion = f"{plain.emotion.emoji} {plain.emotion.name(words.lang)}"
+    by = words("ser_calibrate_adjusted", name=view.judged.baseline, n=view.judged.count)
+    without = words("ser_calibrate_plain", emotion=emotion, score=percent(plain.confidence))
+    return f'<p class="ser-judged"><b>{escape(by)}</b><span>{escape(without)}</span></p>'
 
 
 def _chip(note: Note, words: Words) -> str:
@@ -150,21 +167,24 @@ def _chip(note: Note, words: Words) -> str:
 
 
 def _bars(view: Done, words: Words) -> str:
+    plain = view.judged.plain.scores if view.judged else [None] * len(EMOTIONS)
     rows = "".join(
-        _bar(e, float(s), e is view.prediction.emotion, words)
-        for e, s in zip(EMOTIONS, view.prediction.scores, strict=True)
+        _bar(e, float(s), e is view.prediction.emotion, words, p)
+        for e, s, p in zip(EMOTIONS, view.prediction.scores, plain, strict=True)
     )
+    kind, about = (" ser-both", "ser_calibrate_both") if view.judged else ("", "ser_uncalibrated")
     return (
         f'<section class="ser-card" aria-label="{escape(words("ser_scores"))}"><h3>{escape(words("ser_scores"))}'
-        f'<small>{escape(words("ser_uncalibrated"))}</small></h3><ul class="ser-bars">{rows}</ul></section>'
+        f'<small>{escape(words(about))}</small></h3><ul class="ser-bars{kind}">{rows}</ul></section>'
     )
 
 
-def _bar(emotion: Emotion, score: float, first: bool, words: Words) -> str:
+def _bar(emotion: Emotion, score: float, first: bool, words: Words, plain: float | None) -> str:
+    beside = "" if plain is None else f"<small>{percent(float(plain))}</small>"
     return (
         f'<li class="ser-bar{" ser-first" if first else ""}"><span><i aria-hidden="true">{emotion.emoji}</i>'
         f'{escape(emotion.name(words.lang))}</span><div><b style="width:{100 * score:.2f}%;'
-        f'background:var(--ser-{emotion.key})"></b></div><em>{percent(score)}</em></li>'
+        f'background:var(--ser-{emotion.key})"></b></div><em>{percent(score)}</em>{beside}</li>'
     )
 
 

@@ -28,14 +28,20 @@ UPLOAD_ICON = (
 )
 
 
-def make_sound_input(words: Words, limits: Limits, examples: tuple[Example, ...]) -> gr.HTML:
-    """The component; its markup is the prop ``markup``, sent again when the language changes."""
+def make_sound_input(
+    words: Words, limits: Limits, examples: tuple[Example, ...], elem_id: str = "ser-sound"
+) -> gr.HTML:
+    """The component; its markup is the prop ``markup``, sent again when the language changes.
+
+    With another ``elem_id`` each sound is submitted as soon as it is there, and the next one is taken when the value
+    is set to None.
+    """
     return gr.HTML(
         value=None,
         html_template="${markup}",
         js_on_load=read_static("sound_input.js"),
         apply_default_css=False,
-        elem_id="ser-sound",
+        elem_id=elem_id,
         markup=sound_markup(words, limits, examples),
     )
 

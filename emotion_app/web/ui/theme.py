@@ -19,9 +19,9 @@ def read_static(name: str) -> str:
 
 
 def style_sheet() -> str:
-    """Emotion colours from ``labels`` and then ``app.css`` and ``live.css``."""
+    """Emotion colours from ``labels`` and then the style sheets of the pages."""
     colours = "".join(f"--ser-{e.key}:{e.colour};--ser-{e.key}-ink:{e.ink};" for e in EMOTIONS)
-    return f":root{{{colours}}}\n{read_static('app.css')}\n{read_static('live.css')}"
+    return f":root{{{colours}}}\n{read_static('app.css')}\n{read_static('live.css')}\n{read_static('calibrate.css')}"
 
 
 def make_theme() -> gr.themes.Base:

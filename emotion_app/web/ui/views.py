@@ -12,7 +12,17 @@ from emotion_app.errors import EmotionError
 from emotion_app.labels import INDEX
 from emotion_app.notes import Note
 from emotion_app.store import SavedResult
-from emotion_app.types import Granularity, ModelInfo, Origin, Prediction, Result, Segment, Timeline, n_frames
+from emotion_app.types import (
+    Adjusted,
+    Granularity,
+    ModelInfo,
+    Origin,
+    Prediction,
+    Result,
+    Segment,
+    Timeline,
+    n_frames,
+)
 
 N_BARS = 180  # bars of the drawn waveform: about 4 px each on a wide page, 2 px on a phone
 N_TRACK = 1500  # caption points sent to the browser; a 30 s clip keeps every frame
@@ -65,6 +75,15 @@ class Track:
     percent: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Which personal baseline the shown answer was adjusted to, and the answer without it."""
+
+    baseline: str
+    count: int
+    plain: Prediction
+
+
 @dataclass(frozen=True, eq=False)
 class Done:
     """An answer, reduced to what is drawn (the sound itself stays in the folder).
@@ -77,6 +96,7 @@ class Done:
         river: (<= N_RIVER, 9) scores over time, in frame mode.
         folder: name of the result folder; empty while it is being written.
         files: names and sizes in bytes of what can be downloaded.
+        judged: by which baseline, when the shown scores are adjusted ones.
     """
 
     source: str
@@ -95,6 +115,7 @@ class Done:
     river: NDArray[np.float32] | None
     folder: str
     files: tuple[tuple[str, int], ...]
+    judged: Judged | None = None
 
 
 View = Empty | Running | Failed | Done
@@ -108,24 +129,25 @@ def view_of(result: Result, saved: SavedResult | None, steps: tuple[Step, ...]) 
         saved: its folder; None while it is being written.
         steps: the processing log.
     """
-    duration_s = result.waveform.duration_s
+    duration_s, seen, by = result.waveform.duration_s, result.view, result.adjusted
     return Done(
         source=result.waveform.name,
         origin=result.waveform.origin,
         duration_s=duration_s,
-        prediction=result.prediction,
+        prediction=seen.prediction,
         granularity=result.granularity,
-        segments=result.segments,
+        segments=seen.segments,
         notes=result.notes,
         model=result.model,
         n_frames=n_frames(len(result.waveform.samples)),
         steps=steps,
         peaks=_peaks(result.waveform.samples),
-        bar_labels=_bar_labels(result, duration_s),
-        track=_track(result, result.timeline) if result.timeline else None,
-        river=_thin(result.timeline.scores, N_RIVER) if result.timeline else None,
+        bar_labels=_bar_labels(seen, duration_s),
+        track=_track(seen, seen.timeline) if seen.timeline else None,
+        river=_thin(seen.timeline.scores, N_RIVER) if seen.timeline else None,
         folder=saved.name if saved else "",
         files=tuple((path.name, path.stat().st_size) for path in saved.files) if saved else (),
+        judged=Judged(by.baseline, by.count, result.prediction) if by else None,
     )
 
 
@@ -139,11 +161,11 @@ def _peaks(samples: NDArray[np.float32]) -> tuple[float, ...]:
     return tuple(round(float(level), 3) for level in (levels / top if top > 0 else levels))
 
 
-def _bar_labels(result: Result, duration_s: float) -> tuple[int, ...]:
+def _bar_labels(result: Result | Adjusted, duration_s: float) -> tuple[int, ...]:
     return tuple(_label_at(result, (i + 0.5) / N_BARS * duration_s) for i in range(N_BARS))
 
 
-def _label_at(result: Result, at_s: float) -> int:
+def _label_at(result: Result | Adjusted, at_s: float) -> int:
     """Class of the segment at a time; captions, strip and waveform must say the same."""
     for segment in result.segments:
         if at_s < segment.end_s:
@@ -151,7 +173,7 @@ def _label_at(result: Result, at_s: float) -> int:
     return INDEX[(result.segments[-1].prediction if result.segments else result.prediction).label]
 
 
-def _track(result: Result, timeline: Timeline) -> Track:
+def _track(result: Result | Adjusted, timeline: Timeline) -> Track:
     scores = _thin(timeline.scores, N_TRACK)
     hop_s = (timeline.end_s - timeline.start_s) / len(scores)
     labels = tuple(_label_at(result, timeline.start_s + (i + 0.5) * hop_s) for i in range(len(scores)))
