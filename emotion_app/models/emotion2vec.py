@@ -16,7 +16,7 @@ from emotion_app.notes import Note
 from emotion_app.types import EXCLUDED_LOGIT, SAMPLE_RATE, Floats, ModelInfo
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PLAN = WindowPlan(whole_s=60.0, body_s=30.0, context_s=5.0)  # the error of windows is measured in docs/engine.md
+PLAN = WindowPlan(whole_s=60.0, body_s=30.0, context_s=3.0)  # the error of windows is measured in docs/engine.md
 CPU_BATCH_S = 8.0  # on a CPU company helps clips of about 1 s only; longer ones fill the matrix units alone
 GPU_BATCH_S = 240.0
 

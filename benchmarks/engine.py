@@ -1,0 +1,321 @@
+"""How fast the engine is: FunASR and each of our variants in one run, alternating, on the full large config.
+
+    python benchmarks/engine.py            # every length, cold start, memory; about 15 min on two quiet cores
+    python benchmarks/engine.py --quick    # 1, 3 and 10 s
+    python benchmarks/engine.py --hour     # also an hour of audio in fp32, in a child process
+
+Weights are random (``emotion_app.testing``): speed and memory do not depend on them. Prints tables and one JSON line.
+Wall and CPU seconds stand side by side: on a busy machine only the CPU seconds and the ratios say something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from emotion_app.models.loader import calm_threads, load_model, thread_count
+from emotion_app.settings import Settings
+from emotion_app.types import SAMPLE_RATE, Floats, Waveform, n_frames
+
+FUNASR_MAX_S = 60  # it holds several (16, T, T) arrays: 300 s would want 14 GB for each
+LENGTHS_S = (1, 3, 10, 30, 60, 300)
+OURS = ("fp32", "bf16")
+HOUR_AS = {"precision": "fp32", "engine": "torch"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One variant at one length: medians over the rounds, and the least CPU time of any round."""
+
+    variant: str
+    seconds: float
+    wall_s: float
+    cpu_s: float
+    best_cpu_s: float
+    limit_share: float | None
+
+
+def clip(seconds: float) -> Floats:
+    """Modulated tones and noise: what is said does not change how long it takes."""
+    dice = np.random.default_rng(7)
+    t = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    sound = np.sin(2 * np.pi * 140 * t + 3 * np.sin(2 * np.pi * 1.3 * t)) * (1 + np.sin(2 * np.pi * 4 * t))
+    return (0.1 * sound + 0.01 * dice.standard_normal(len(t))).astype(np.float32)
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """(wall, CPU) seconds of one call; CPU of all threads."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def alternate(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple[float, float, float]]:
+    """Median wall, median CPU and least CPU of each work, one after the other in every round, after a warm-up."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
+    for turn in range(rounds + 1):
+        for name, work in works.items():
+            spent = timed(work)
+            if turn:
+                taken[name].append(spent)
+    return {
+        name: (statistics.median(w for w, _ in rows), statistics.median(c for _, c in rows), min(c for _, c in rows))
+        for name, rows in taken.items()
+    }
+
+
+def flops(directory: Path, seconds: float) -> dict[str, float]:
+    """Multiply-adds times two of one clip by part, from config.yaml."""
+    from emotion_app.models.config import read_config
+
+    config = read_config(directory, "benchmark")
+    frames = n_frames(int(seconds * SAMPLE_RATE))
+    tokens, dim = frames + config.extra_tokens, config.dim
+    front, rows, before = 0.0, int(seconds * SAMPLE_RATE), 1
+    for channels, kernel, stride in config.conv:
+        rows = (rows - kernel) // stride + 1
+        front += 2 * rows * kernel * before * channels
+        before = channels
+    front += 2 * frames * before * dim
+    positions = config.pos_layers * 2 * frames * dim * (dim // config.pos_groups) * config.pos_kernel
+    blocks = config.n_blocks * 2 * tokens * (4 * dim * dim + 2 * dim * config.hidden)
+    return {
+        "front": front,
+        "positions": positions,
+        "blocks": blocks,
+        "attention": config.n_blocks * 4 * tokens**2 * dim,
+    }
+
+
+def gemms(rows: int, precision: str) -> tuple[Callable[[], object], float]:
+    """The four products of a block on ``rows`` tokens, weights laid out as the model has them, and their FLOPs."""
+    import torch
+
+    from emotion_app.models.emotion2vec import DTYPES
+    from emotion_app.models.kernels import Linear
+
+    shapes = ((3072, 1024), (1024, 1024), (4096, 1024), (1024, 4096))
+    layers = [
+        (Linear(torch.randn(n, k).to(DTYPES[precision]), None), torch.randn(rows, k).to(DTYPES[precision]))
+        for n, k in shapes
+    ]
+
+    def work() -> None:
+        with torch.inference_mode():
+            for layer, x in layers:
+                layer(x)
+
+    return work, sum(2.0 * rows * n * k for n, k in shapes)
+
+
+def lengths_table(directory: Path, settings: Settings, lengths: list[float], rounds: int) -> list[Cell]:
+    """Every variant at every length, with the product rate of this machine measured in the same rounds."""
+    from emotion_app.engine import Engine
+
+    models = {p: load_model(str(directory), settings.model_copy(update={"precision": p})) for p in OURS}
+    theirs = load_model(str(directory), settings.model_copy(update={"engine": "funasr"}))
+    cells: list[Cell] = []
+    for seconds in lengths:
+        wave = Waveform(clip(seconds))
+        works: dict[str, Callable[[], object]] = {}
+        if seconds <= FUNASR_MAX_S:
+            works["funasr"] = lambda w=wave: theirs.forward([theirs.prepare(w.samples)])
+        limits = {}
+        for name, model in models.items():
+            works[name] = lambda m=model, w=wave: Engine(m).run([w])
+            rows = min(n_frames(len(wave.samples)), int(model.plan.whole_s * 50)) + 10
+            works[f"products {name}"], limits[name] = gemms(rows, name)
+        spent = alternate(works, rounds if seconds < 60 else max(1, rounds // 2))
+        total = sum(flops(directory, seconds).values())
+        for name in (n for n in works if not n.startswith("products")):
+            share = None
+            if name in limits and seconds <= FUNASR_MAX_S:
+                share = total / (limits[name] / spent[f"products {name}"][2]) / spent[name][2]
+            cells.append(Cell(name, seconds, *spent[name], share))
+        show(cells, seconds, {n: limits[n] / spent[f"products {n}"][2] / 1e9 for n in limits})
+    return cells
+
+
+def show(cells: list[Cell], seconds: float, rates: dict[str, float]) -> None:
+    """One line a variant."""
+    here = {c.variant: c for c in cells if c.seconds == seconds}
+    base = here.get("funasr")
+    for name, cell in here.items():
+        line = (
+            f"{seconds:5g} s  {name:7s} {cell.wall_s:8.3f} s wall {cell.cpu_s:8.3f} s CPU (least {cell.best_cpu_s:.3f})"
+        )
+        if base and name != "funasr":
+            ratios = base.wall_s / cell.wall_s, base.cpu_s / cell.cpu_s, base.best_cpu_s / cell.best_cpu_s
+            line += "  {:.2f}x wall {:.2f}x CPU {:.2f}x least CPU".format(*ratios)
+        if cell.limit_share:
+            line += f"  {cell.limit_share:.0%} of {rates[name]:.0f} GFLOP/s a core"
+        print(line, flush=True)
+
+
+def batch_table(directory: Path, settings: Settings, rounds: int) -> dict[str, float]:
+    """How much faster 8 clips of 1 s are together than one by one."""
+    gains = {}
+    for precision in OURS:
+        model = load_model(str(directory), settings.model_copy(update={"precision": precision}))
+        waves = [model.prepare(clip(1.0)) for _ in range(8)]
+        works = {
+            "single": lambda m=model, w=waves: [m.forward([x]) for x in w],
+            "batch": lambda m=model, w=waves: m.forward(w),
+        }
+        spent = alternate(works, rounds)
+        single, batch = spent["single"], spent["batch"]
+        gains[precision] = single[2] / batch[2]
+        print(
+            f"8 x 1 s {precision}: one by one {single[0]:.3f} s, together {batch[0]:.3f} s: "
+            f"{single[0] / batch[0]:.2f}x wall, {gains[precision]:.2f}x least CPU",
+            flush=True,
+        )
+    return gains
+
+
+START = """
+import json, resource, sys, time
+start = time.perf_counter()
+sys.path.insert(0, {root!r})
+from emotion_app.models.loader import calm_threads, load_model
+calm_threads()
+from pathlib import Path
+from emotion_app.settings import Settings
+import numpy as np
+wanted = dict(models_dir=Path({models!r}), precision={precision!r}, engine={engine!r}, threads={threads})
+m = load_model({directory!r}, Settings(offline=True, device="cpu", **wanted))
+loaded = time.perf_counter() - start
+one = np.load({clip!r})
+m.forward([m.prepare(one)])
+"""
+
+COLD = (
+    START
+    + """
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps([loaded, time.perf_counter() - start, time.process_time(), peak]))
+"""
+)
+
+HOUR = (
+    START
+    + """
+from emotion_app.engine import Engine
+from emotion_app.types import Waveform
+def mb(key):
+    return int(next(l for l in open("/proc/self/status") if l.startswith(key)).split()[1]) / 1024
+wave = Waveform(np.tile(one, {seconds} * 16000 // len(one)))
+before = mb("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")
+start, cpu = time.perf_counter(), time.process_time()
+Engine(m).run([wave])
+print(json.dumps([before, mb("VmHWM"), time.perf_counter() - start, time.process_time() - cpu]))
+"""
+)
+
+
+def child(source: str, directory: Path, settings: Settings, **facts: object) -> list[float]:
+    """Run a script in a fresh process and read its JSON line."""
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file.name, clip(3.0))
+        code = source.format(
+            root=str(Path(__file__).resolve().parents[1]),
+            models=str(settings.models_dir),
+            directory=str(directory),
+            threads=thread_count(settings),
+            clip=file.name,
+            **facts,
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def cold_table(directory: Path, settings: Settings, rounds: int) -> dict[str, list[float]]:
+    """Process start to first score of a 3 s clip, and peak memory, alternating."""
+    kinds = {
+        "funasr": {"precision": "fp32", "engine": "funasr"},
+        **{p: {"precision": p, "engine": "torch"} for p in OURS},
+    }
+    rows: dict[str, list[list[float]]] = {name: [] for name in kinds}
+    for _ in range(rounds):
+        for name, facts in kinds.items():
+            rows[name].append(child(COLD, directory, settings, **facts))
+    found = {name: [statistics.median(column) for column in zip(*runs, strict=True)] for name, runs in rows.items()}
+    for name, (loaded, first, cpu, peak) in found.items():
+        base = found["funasr"]
+        print(
+            f"cold {name:7s} loaded {loaded:6.2f} s, first score {first:6.2f} s ({first / base[1]:.2f} of FunASR's), "
+            f"CPU {cpu:6.2f} s, peak {peak:5.0f} MB ({peak / base[3]:.2f})",
+            flush=True,
+        )
+    return found
+
+
+def main() -> None:
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="1, 3 and 10 s, fewer rounds")
+    parser.add_argument("--lengths", type=float, nargs="+", help="seconds of each clip")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--skip", nargs="*", default=[], choices=["lengths", "batch", "cold"])
+    parser.add_argument("--hour", type=float, nargs="?", const=60.0, help="minutes of audio for the memory test (60)")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="a directory in the hub's layout instead of random large weights"
+    )
+    parser.add_argument("--threads", type=int, default=0)
+    asked = parser.parse_args()
+    calm_threads()
+    import torch
+
+    lengths = asked.lengths or ((1, 3, 10) if asked.quick else LENGTHS_S)
+    rounds = min(asked.rounds, 3) if asked.quick else asked.rounds
+    with tempfile.TemporaryDirectory(prefix="emotion-bench-") as temporary:
+        settings = Settings(models_dir=Path(temporary) / "models", threads=asked.threads, offline=True, device="cpu")
+        directory = asked.checkpoint
+        if directory is None:
+            from emotion_app.testing import write_checkpoint
+
+            directory = write_checkpoint(Path(temporary) / "large", "large")
+        for precision in OURS:  # convert before anything is timed
+            load_model(str(directory), settings.model_copy(update={"precision": precision}))
+        torch.set_num_threads(thread_count(settings))
+        print(
+            f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+            f"load {os.getloadavg()[0]:.1f}"
+        )
+        result: dict[str, object] = {"load_before": os.getloadavg()}
+        if "lengths" not in asked.skip:
+            result["cells"] = [asdict(c) for c in lengths_table(directory, settings, list(lengths), rounds)]
+        if "batch" not in asked.skip:
+            result["batch"] = batch_table(directory, settings, rounds)
+        if "cold" not in asked.skip:
+            result["cold"] = cold_table(directory, settings, 1 if asked.quick else 3)
+        if asked.hour:
+            loaded, peak, wall, cpu = child(HOUR, directory, settings, **HOUR_AS, seconds=int(asked.hour * 60))
+            result["hour"] = [asked.hour, loaded, peak, wall, cpu]
+            print(
+                f"{asked.hour:g} min fp32: {loaded:.0f} MB loaded, peak +{peak - loaded:.0f} MB, "
+                f"{wall:.0f} s wall, {cpu:.0f} s CPU, {cpu / asked.hour / 60:.3f} CPU s a second of audio"
+            )
+        result["load_after"] = os.getloadavg()
+        print(f"load {os.getloadavg()[0]:.1f}")
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
