@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from emotion_app import logs
 from emotion_app.cli.analyze import analyze
 from emotion_app.cli.baseline import baseline_app
 from emotion_app.cli.batch import batch
@@ -95,7 +96,7 @@ def serve(
         device=device,
         offline=offline,
     )
-    logging.getLogger().setLevel(settings.log_level)
+    logs.set_up(settings.log_level)
     run_server(settings)
 
 

@@ -127,7 +127,7 @@ class Live:
                 await asyncio.wait_for(link.send(event), self._limits.stream_slow_s)
             except asyncio.TimeoutError:
                 self.slow += 1
-                log.warning("slow client closed")
+                log.warning("session %s: slow client closed", self.name)
                 self.detach(link)
                 await close_link(link, CLOSE_SLOW, "SLOW_CLIENT")
                 return

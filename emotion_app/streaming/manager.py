@@ -9,6 +9,7 @@ import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from emotion_app import logs
 from emotion_app.analyzer import Analyzer
 from emotion_app.errors import BusyError, EmotionError, ModelError, RequestError
 from emotion_app.labels import KEYS
@@ -116,6 +117,8 @@ class StreamManager:
                 session_s=limits.stream_session_s,
             )
         )
+        logs.bind(session=live.name)  # for every further line of this connection
+        log.info("session started")
         live.attach(link)
         self._load(live)
         return live
@@ -131,6 +134,8 @@ class StreamManager:
         if live is None or not right or live.over:
             raise RequestError("SESSION_UNKNOWN")
         self._resumed += 1
+        logs.bind(session=name)
+        log.info("session resumed")
         replayed, lost = live.outbox.rewind(last_event_id)
         live.attach(
             link,

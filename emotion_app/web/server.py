@@ -93,6 +93,7 @@ def create_app(settings: Settings, analyzer: Analyzer, store: Store, metrics: Me
     from emotion_app.web.guard import Guard
     from emotion_app.web.login import Access, login_router
     from emotion_app.web.problems import on_problem
+    from emotion_app.web.request_log import RequestLog
     from emotion_app.web.sockets import add_sockets
     from emotion_app.web.ui.jobs import Jobs
     from emotion_app.web.ui.mount import mount_page
@@ -124,6 +125,7 @@ def create_app(settings: Settings, analyzer: Analyzer, store: Store, metrics: Me
     metrics.watch(lambda: observe.stream_readings(manager.totals()))
     mount_page(app, settings, jobs)  # last: it answers every path that is left
     app.add_middleware(Guard, settings=settings, access=access)
+    app.add_middleware(RequestLog)  # outermost: it sees what the guard refuses
     return app
 
 
