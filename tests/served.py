@@ -42,12 +42,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(folder: Path, **env: str) -> Iterator[Served]:
+def served(folder: Path, port: int = 0, **env: str) -> Iterator[Served]:
     """Start the server with results and models in ``folder`` and without a hub; it is killed at the end."""
-    port, outputs, log = free_port(), folder / "outputs", folder / "server.log"
+    folder.mkdir(parents=True, exist_ok=True)
+    port, outputs, log = port or free_port(), folder / "outputs", folder / "server.log"
     settings = {
         "EMOTION_PORT": str(port), "EMOTION_OUTPUTS_DIR": str(outputs), "EMOTION_MODELS_DIR": str(folder / "models"),
-        "EMOTION_OFFLINE": "true", "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", **env,
+        "EMOTION_BASELINES_DIR": str(folder / "baselines"), "EMOTION_OFFLINE": "true", "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", **env,
     }  # fmt: skip
     with log.open("wb") as out:
         process = subprocess.Popen(

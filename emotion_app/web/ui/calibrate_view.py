@@ -84,7 +84,7 @@ def takes_html(draft: Draft, words: Words) -> str:
     if draft.listening:
         busy = f"<b>{_t(words, 'ser_calibrate_listening')}</b><p>{escape(draft.listening)}</p>"
         rows.insert(0, f'<li class="ser-going" aria-busy="true"><i class="ser-spin"></i><div>{busy}</div></li>')
-    shown = f'<ol class="ser-takes">{"".join(rows)}</ol>' if rows else ""
+    shown = f'<ol class="ser-takes" aria-live="polite">{"".join(rows)}</ol>' if rows else ""
     problem = draft.problem if draft.problem and draft.problem.code not in ABOUT_NAME else None
     trouble = said_html(problem.text(words.lang), "no") if problem else ""
     acts = ""
