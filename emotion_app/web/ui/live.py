@@ -1,7 +1,7 @@
 """The Live page: microphone, current emotion, timeline, distribution, alerts, and a summary that can be saved.
 
 One component of our own, as on the Analyze page: the sound goes from an AudioWorklet over ``/ws/emotion``
-(``static/live_stream.js``), what comes back is drawn by ``static/live_chart.js`` and ``static/live.js``. Here is the
+(``static/live_stream.js``), what comes back is drawn by the other ``static/live*.js``, one function body. Here is the
 markup, in one language; texts that the scripts need travel in data attributes.
 """
 
@@ -18,7 +18,7 @@ from emotion_app.web.i18n import Words
 from emotion_app.web.ui.shell import Shell
 from emotion_app.web.ui.theme import read_static
 
-SCRIPTS = ("live_stream.js", "live_chart.js", "live.js")
+SCRIPTS = ("live_stream.js", "live_chart.js", "live_view.js", "live_keep.js", "live.js")
 MODELS = ("auto", "large", "lite")
 MODEL_NAMES = {"auto": None, "large": "emotion2vec_plus_large", "lite": "lite"}
 WINDOWS_S = (2, 3, 5)
