@@ -14,12 +14,14 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from emotion_app.errors import ConfigError, EmotionError
 from emotion_app.settings import Settings
 
 if TYPE_CHECKING:
+    import uvicorn
     from fastapi import FastAPI
 
     from emotion_app.analyzer import Analyzer
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 STOP_S = 1  # open pages hold their event stream for ever; without a bound SIGTERM never ended the process (measured)
 BACKLOG = 2048
-LINGER_S = 1.0  # after the orderly end
+END_S = 1.5  # from the signal to the end, whatever a decoder, a driver or an open page does
 UPLOADS_PREFIX = "emotion-pages-"  # of the folder for uploads, followed by the process id
 PORTS_TRIED = 20  # when proposing another port
 
@@ -49,6 +51,8 @@ def serve(settings: Settings) -> None:
         from emotion_app.analyzer import Analyzer
         from emotion_app.store import Store
 
+        for chatty in ("matplotlib", "httpx", "asyncio"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
         analyzer, store = Analyzer(settings), Store(settings.outputs_dir, settings.limits)
         swept = store.sweep()
         if swept:
@@ -64,15 +68,12 @@ def serve(settings: Settings) -> None:
             ws_max_size=settings.limits.stream_message_kb * 1024 * 2,
         )
         signal.signal(signal.SIGTERM, _leave)  # uvicorn stops in order, then raises the signal again
-        uvicorn.Server(config).run(sockets=[listener])
+        server = uvicorn.Server(config)
+        _bound_the_end(server)
+        server.run(sockets=[listener])
     finally:
         listener.close()
         remove_uploads()
-        watchdog = threading.Timer(
-            LINGER_S, os._exit, (0,)
-        )  # a thread in a decoder or driver must not hold the process
-        watchdog.daemon = True
-        watchdog.start()
 
 
 def create_app(settings: Settings, analyzer: Analyzer, store: Store, metrics: Metrics | None = None) -> FastAPI:
@@ -195,6 +196,24 @@ def say_address(settings: Settings, port: int) -> None:
 
 def _leave(*_: object) -> None:
     raise SystemExit(0)
+
+
+def _bound_the_end(server: uvicorn.Server) -> None:
+    """The process ends END_S after the first signal at the latest; results are published whole or not at all."""
+    in_order = server.handle_exit
+
+    def end() -> None:
+        remove_uploads()
+        os._exit(0)
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # tells of every page that was still open
+        watchdog = threading.Timer(END_S, end)
+        watchdog.daemon = True
+        watchdog.start()
+        in_order(number, frame)
+
+    server.handle_exit = on_signal  # type: ignore[method-assign]
 
 
 def _listen(host: str, port: int) -> socket.socket:

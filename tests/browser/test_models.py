@@ -120,3 +120,19 @@ def test_with_a_token_the_browser_logs_in(open_page: OpenPage, chromium, tmp_pat
         page.click("#ser-analyze")
         page.wait_for_selector(".ser-zip", timeout=60_000)
         context.close()
+
+
+@pytest.mark.parametrize("lang", ["zh-CN", "en-US"])
+def test_a_program_that_ends_is_said_and_a_new_one_is_found(chromium, tmp_path: Path, lang: str) -> None:
+    words = "程序没有响应" if lang == "zh-CN" else "does not answer"
+    with served(tmp_path / "a") as site:
+        page = chromium.new_context(locale=lang).new_page()
+        page.goto(site.url)
+        page.wait_for_selector("html:not(.ser-wait) #ser-analyze")
+        site.stop()
+        expect(page.locator("#ser-lost")).to_contain_text(words)
+        assert not page.locator(".toast-body").is_visible()
+        with served(tmp_path / "b", port=site.port):
+            expect(page.locator("#ser-lost")).to_be_hidden()
+            page.wait_for_selector("html:not(.ser-wait) #ser-analyze")
+        page.context.close()

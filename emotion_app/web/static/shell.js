@@ -15,6 +15,42 @@
     },
     keep(lang) { try { localStorage.setItem("ser_lang", lang); } catch { /* the switch still works */ } },
   };
+  // The program may be stopped or restarted while the page is open: say so in words, come back without being asked.
+  // Gradio's own message is in English; it is shown late (app.css), so that this one can take its place.
+  const LOST = {
+    zh: "程序没有响应，可能已经停止。请在终端重新启动它；之后本页会自动恢复。",
+    en: "The program does not answer; it may have been stopped. Start it again in the terminal; this page will recover by itself.",
+  };
+  let running = null, lost = false;
+  const which = async () => (await (await fetch("gradio_api/app_id", { cache: "no-store" })).json()).app_id;
+  async function look() {
+    let now = null;
+    try { now = await which(); } catch { /* no answer */ }
+    if (now !== null && running !== null && now !== running) return location.reload(); // another process: start afresh
+    if (now !== null) running = now;
+    if (lost === (now === null)) return;
+    lost = now === null;
+    page.classList.toggle("ser-lost", lost);
+    let bar = document.getElementById("ser-lost");
+    if (!bar) {
+      bar = document.createElement("div");
+      bar.id = "ser-lost";
+      bar.setAttribute("role", "alert");
+      document.body.append(bar);
+    }
+    bar.textContent = lost ? LOST[page.lang.startsWith("zh") ? "zh" : "en"] : "";
+  }
+  function watch() {
+    look();
+    setInterval(look, 2500);
+    const toast = (node) => node.querySelector && (node.matches("[class*=toast]") || node.querySelector("[class*=toast]"));
+    new MutationObserver((changes) => {
+      if (changes.some((change) => [...change.addedNodes].some(toast))) look();
+    }).observe(document.body, { childList: true, subtree: true });
+  }
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", watch);
+  else watch(); // Gradio adds this script when the page has been read
+
   page.classList.add("ser-wait");
   setTimeout(() => page.classList.remove("ser-wait"), 5000); // whatever happens, the page becomes visible
 })();
