@@ -48,7 +48,8 @@ def served(folder: Path, port: int = 0, **env: str) -> Iterator[Served]:
     port, outputs, log = port or free_port(), folder / "outputs", folder / "server.log"
     settings = {
         "EMOTION_PORT": str(port), "EMOTION_OUTPUTS_DIR": str(outputs), "EMOTION_MODELS_DIR": str(folder / "models"),
-        "EMOTION_BASELINES_DIR": str(folder / "baselines"), "EMOTION_OFFLINE": "true", "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", **env,
+        "EMOTION_BASELINES_DIR": str(folder / "baselines"), "EMOTION_OFFLINE": "true", "TMPDIR": str(folder),
+        "PYTHONUNBUFFERED": "1", **env,
     }  # fmt: skip
     with log.open("wb") as out:
         process = subprocess.Popen(
