@@ -13,6 +13,7 @@ from emotion_app.streaming.protocol import (
     Audio,
     AudioEnd,
     AudioGap,
+    BaselineReset,
     ClientMessage,
     Config,
     SessionEnd,
@@ -114,6 +115,8 @@ class Conversation:
             live.act(live.session.miss(message.samples, "declared", now))
         elif isinstance(message, AudioEnd):
             live.act(live.session.end(now))
+        elif isinstance(message, BaselineReset):
+            live.reset_baseline()
         elif isinstance(message, SessionUpdate):
             self._manager.update(live, message)
         elif isinstance(message, SessionEnd):

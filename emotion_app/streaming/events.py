@@ -144,6 +144,7 @@ class EmotionResult(Stretch):
     adjusted: Scores | None = None
     smoothed: Scores | None = None
     shown: Literal["scores", "adjusted"] = "scores"
+    baseline_clips: int = 0
     segments: tuple[SpanScores, ...] = ()
     notes: tuple[str, ...] = ()
     model: str

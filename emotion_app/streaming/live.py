@@ -14,9 +14,11 @@ from typing import Protocol
 
 from emotion_app import audio
 from emotion_app.analyzer import Analyzer, Options
+from emotion_app.baseline import Baseline
 from emotion_app.batcher import Answer
 from emotion_app.errors import BusyError, EmotionError, ModelError
 from emotion_app.pool import Loaded
+from emotion_app.streaming import scoring
 from emotion_app.streaming.events import Event, SessionEnded, SessionReady, SessionStats, error_event
 from emotion_app.streaming.outbox import Outbox
 from emotion_app.streaming.protocol import SessionUpdate
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 SLICE_S = 0.5  # sound handled in one go on the event loop: 16 detector windows, about 2 ms
 RETRY_S = 0.25  # a final answer that met a full queue is offered again after this long
+OFF, AUTO = "off", "auto"  # of Config.baseline; anything else is the name of a saved one
 CLOSE_S = 2.0  # how long a connection may take to close
 CLOSE_DONE, CLOSE_POLICY, CLOSE_BUSY, CLOSE_TAKEN, CLOSE_SLOW = 1000, 1008, 1013, 4001, 4002
 
@@ -85,6 +88,7 @@ class Live:
         self.over = False
         self.slow = 0
         self._loaded: Loaded | None = None
+        self._resets: list[int] = []  # of the baseline, before the model was there: after these requests
         self._waiting: list[Request] = []  # utterances that ended before the model was there
         self._tasks: set[asyncio.Task[None]] = set()
         self._cancel = threading.Event()
@@ -151,9 +155,11 @@ class Live:
 
     def update(self, message: SessionUpdate) -> bool:
         """Change the configuration; True when another model is wanted."""
-        model = self.session.config.model
+        before = self.session.config
         self.act(self.session.update(message, time.monotonic()))
-        return self.session.config.model != model
+        if self.session.config.baseline != before.baseline:
+            self.reset_baseline()
+        return self.session.config.model != before.model
 
     def tell(self, event: Event) -> None:
         """Put an event into the outbox."""
@@ -228,9 +234,36 @@ class Live:
                 notes_zh=tuple(n.text("zh") for n in notes),
             )
         )
+        for after in (0, *self._resets):
+            self._use_baseline(after)
+        self._resets.clear()
         waiting, self._waiting = self._waiting, []
         for request in waiting:
             self._ask(request)
+
+    def reset_baseline(self) -> None:
+        """Another baseline, or the same begun anew, for the sound that comes from now on."""
+        self._resets.append(self.session.asked)
+        if self._loaded is not None:
+            self._use_baseline(self._resets.pop())
+
+    def _use_baseline(self, after: int) -> None:
+        """Score what was asked beyond ``after`` by the configured baseline; what does not fit is told."""
+        wanted, loaded, analyzer = self.session.config.baseline, self._loaded, self._shared.analyzer
+        scorer: scoring.Scorer = scoring.plain
+        if wanted != OFF and loaded is not None:
+            try:
+                rule = analyzer.need_rule(loaded)
+                if wanted == AUTO:
+                    own = Baseline.empty("session", loaded.engine.info, rule, None)
+                    scorer = scoring.Running(rule, own, learns=True)
+                else:
+                    saved = analyzer.baselines.open(wanted)
+                    saved.check(loaded.engine.info)
+                    scorer = scoring.Running(rule, saved, learns=False)
+            except EmotionError as error:
+                self.fail(error)
+        self.session.score_by(scorer, after)
 
     def _ask(self, request: Request) -> None:
         if request.kind == "final":

@@ -76,6 +76,12 @@ class Config(Wire):
     frames: bool = Field(True, description="Send frame_result events.")
     stats_s: float = Field(10.0, ge=0, le=3600, description="Seconds between session.stats events; 0: only on request.")
     model: str | None = Field(None, max_length=100, description="A known model that is on the server; null: its own.")
+    baseline: str = Field(
+        "off",
+        min_length=1,
+        max_length=40,
+        description="off; auto: the session's own, from the third utterance; or the name of a saved baseline.",
+    )
     vad: VadConfig = VadConfig()
     alerts: tuple[AlertRule | str, ...] = ()
 
@@ -130,6 +136,7 @@ class SessionUpdate(Wire):
     frames: bool = True
     stats_s: float = 10.0
     model: str | None = None
+    baseline: str = "off"
     vad: dict[str, bool | int | float] = Field(default_factory=dict)
     alerts: tuple[AlertRule | str, ...] = ()
 
@@ -165,6 +172,12 @@ class AudioEnd(Wire):
     type: Literal["audio.end"]
 
 
+class BaselineReset(Wire):
+    """Another speaker or microphone: the session's own baseline begins anew."""
+
+    type: Literal["baseline.reset"]
+
+
 class StatsRequest(Wire):
     """Ask for a session.stats event."""
 
@@ -178,7 +191,15 @@ class SessionEnd(Wire):
 
 
 ClientMessage = Annotated[
-    SessionStart | SessionResume | SessionUpdate | Audio | AudioGap | AudioEnd | StatsRequest | SessionEnd,
+    SessionStart
+    | SessionResume
+    | SessionUpdate
+    | Audio
+    | AudioGap
+    | AudioEnd
+    | BaselineReset
+    | StatsRequest
+    | SessionEnd,
     Field(discriminator="type"),
 ]
 _CLIENT: TypeAdapter[ClientMessage] = TypeAdapter(ClientMessage)

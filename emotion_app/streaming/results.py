@@ -10,7 +10,8 @@ import numpy as np
 from emotion_app.labels import KEYS
 from emotion_app.streaming.events import EmotionResult, Event, FrameResult, Scores, SpanScores
 from emotion_app.streaming.scoring import Scored, Smoother, frame_scores, pooled
-from emotion_app.types import HOP_SAMPLES, SAMPLE_RATE, Floats, FrameOutput, Prediction, Result
+from emotion_app.timeline import Pooled
+from emotion_app.types import HOP_SAMPLES, SAMPLE_RATE, Floats, FrameOutput, Prediction, Result, Segment
 
 DIGITS = 6  # of scores on the wire: the parity promise is 1e-4
 
@@ -95,6 +96,7 @@ def window_events(request: Request, answered: Answered, scored: Scored, frames: 
             adjusted=None if scored.adjusted is None else wire_scores(pooled(scored.adjusted)),
             smoothed=wire_scores(smoothed),
             shown="scores" if scored.adjusted is None else "adjusted",
+            baseline_clips=scored.baseline_clips,
             model=answered.model,
             timestamp=stop / SAMPLE_RATE,
             latency_ms=latency_ms(request, answered),
@@ -116,18 +118,14 @@ def final_events(request: Request, answered: Answered, scored: Scored, frames: b
         ]
     plain = pooled(scored.plain) if result is None else result.prediction
     shown = plain if scored.adjusted is None else pooled(scored.adjusted)
-    segments = (
-        ()
-        if result is None
-        else tuple(
-            SpanScores(
-                start_sample=request.start + round(s.start_s * SAMPLE_RATE),
-                stop_sample=request.start + round(s.end_s * SAMPLE_RATE),
-                emotion=s.prediction.label,
-                confidence=round(s.prediction.confidence, DIGITS),
-            )
-            for s in result.segments
+    segments = tuple(
+        SpanScores(
+            start_sample=request.start + round(s.start_s * SAMPLE_RATE),
+            stop_sample=request.start + round(s.end_s * SAMPLE_RATE),
+            emotion=s.prediction.label,
+            confidence=round(s.prediction.confidence, DIGITS),
         )
+        for s in ([] if result is None else _segments(result, scored))
     )
     events.append(
         EmotionResult.of(
@@ -141,6 +139,7 @@ def final_events(request: Request, answered: Answered, scored: Scored, frames: b
             scores=wire_scores(plain),
             adjusted=None if scored.adjusted is None else wire_scores(shown),
             shown="scores" if scored.adjusted is None else "adjusted",
+            baseline_clips=scored.baseline_clips,
             segments=segments,
             notes=() if result is None else tuple(note.code for note in result.notes),
             model=answered.model,
@@ -149,6 +148,14 @@ def final_events(request: Request, answered: Answered, scored: Scored, frames: b
         )
     )
     return events, shown
+
+
+def _segments(result: Result, scored: Scored) -> tuple[Segment, ...]:
+    """Of the scores that are shown."""
+    if scored.adjusted is None or result.timeline is None:
+        return result.segments
+    frames = Pooled(scored.adjusted)
+    return frames.segments(frames.smoothed(result.timeline.window_s), result.waveform.duration_s)
 
 
 def frame_event(utterance: Utterance, first: int, last: int, scored: Scored, offset: int) -> FrameResult:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from emotion_app.baseline import Baseline, adjusted
 from emotion_app.timeline import Doubles, Pooled, softmax
-from emotion_app.types import Floats, FrameOutput, Prediction
+from emotion_app.types import FRAME_RATE, SHORT_S, BaselineRule, Floats, FrameOutput, Prediction
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,11 +18,13 @@ class Scored:
 
     Attributes:
         plain: (T, 9) logits of the model.
-        adjusted: (T, 9) logits less the speaker's baseline, or None.
+        adjusted: (T, 9) logits by the speaker's baseline, or None.
+        baseline_clips: how many earlier clips that is of.
     """
 
     plain: Floats
     adjusted: Floats | None = None
+    baseline_clips: int = 0
 
     @property
     def shown(self) -> Floats:
@@ -31,6 +34,28 @@ class Scored:
 
 Scorer = Callable[[FrameOutput, bool], Scored]
 """Takes the frames of a window or (True) of a whole utterance; may keep a baseline between calls."""
+
+
+class Running:
+    """Scores by a baseline: a saved one, or the session's own that grows with each utterance.
+
+    Args:
+        rule: of the model that answers.
+        baseline: to begin with.
+        learns: whether utterances join it.
+    """
+
+    def __init__(self, rule: BaselineRule, baseline: Baseline, *, learns: bool) -> None:
+        self._rule, self._learns = rule, learns
+        self.baseline = baseline
+
+    def __call__(self, output: FrameOutput, final: bool) -> Scored:
+        """Both scores; plain ones alone while the baseline has too few clips. An utterance never judges itself."""
+        count, enough = self.baseline.count, self.baseline.count >= self._rule.min_clips
+        after = adjusted(output, self.baseline, self._rule).logits if enough else None
+        if final and self._learns and output.n_frames >= SHORT_S * FRAME_RATE:
+            self.baseline = self.baseline.add(output)
+        return Scored(output.logits, after, count if enough else 0)
 
 
 def plain(output: FrameOutput, final: bool) -> Scored:

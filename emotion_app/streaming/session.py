@@ -63,7 +63,7 @@ class Session:
         self.account = Account()
         self._limits = limits
         self._network = network
-        self._scorer = scorer
+        self._scorers: deque[tuple[int, scoring.Scorer]] = deque([(0, scorer)])  # each from after this request
         self._pcm = PcmReader(config.sample_rate)
         self._gate = RateGate(limits.stream_rate_factor, limits.stream_burst_s, now)
         self._ring = Ring()
@@ -171,6 +171,15 @@ class Session:
         self.config = config
         return [*actions, SessionUpdated(config=config)]
 
+    @property
+    def asked(self) -> int:
+        """Number of the newest request."""
+        return self._asked
+
+    def score_by(self, scorer: scoring.Scorer, after: int) -> None:
+        """Score the answers to requests beyond number ``after`` in another way."""
+        self._scorers.append((after, scorer))
+
     # -- what the model says -------------------------------------------------------------------------------------
 
     def answered(self, request: Request, answer: Answered) -> list[Event]:
@@ -192,7 +201,9 @@ class Session:
 
     def _tell(self, request: Request, answered: Answered) -> list[Event]:
         final = request.kind == "final"
-        scored = self._scorer(answered.output, final)
+        while len(self._scorers) > 1 and request.number > self._scorers[1][0]:
+            self._scorers.popleft()
+        scored = self._scorers[0][1](answered.output, final)
         events, shown = (final_events if final else window_events)(request, answered, scored, self.config.frames)
         if final:
             self._in_flight -= request.stop - request.start
