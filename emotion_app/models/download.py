@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
 TICK_S = 0.5
@@ -114,7 +114,11 @@ def _huggingface_file(repo: str, revision: str, file: Listed, directory: Path) -
 
 
 def _wanted(path: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatch(path, pattern) for pattern in patterns)
+    """Whether a listed file is asked for; a name that would leave the directory never is."""
+    parts = PurePosixPath(path).parts
+    if not parts or parts[0] == "/" or ".." in parts or "\\" in path or ":" in path:
+        return False
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def _right(path: Path, file: Listed) -> bool:

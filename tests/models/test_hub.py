@@ -188,3 +188,22 @@ def test_only_web_addresses_are_asked(own: Settings, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(variable, address)
     _, error = _timed(own.model_copy(update={"offline": False}))
     assert error.code == "MODEL_OFFLINE" and "web address" in error.text("en")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "example/../../x",
+        "/etc/passwd",
+        "example/..\\x",
+        "example/../model.pt",
+        "C:model.pt",
+        "",
+        "README.md",
+        "x/model.pt",
+    ],
+)
+def test_a_listed_name_that_leaves_the_directory_is_not_fetched(path: str):
+    from emotion_app.models.download import _wanted
+
+    assert not _wanted(path, hub.FILES) and _wanted("model.pt", hub.FILES) and _wanted("example/test.wav", hub.FILES)
