@@ -23,11 +23,14 @@ let status = "idle"; // the name of the text in the state line
 let trouble = null; // {key | event, act}
 let mic = null, recording = null, connection = null, chart = null, wake = null;
 let turn = 0, noticeTimer = 0;
-let model = "auto", windowS = 3;
+let model = "auto", windowS = 3, baseline = "off";
 let rules = remembered();
 const fresh = () => ({ utterances: [], gaps: [], alerts: [], current: null, speaking: false, notes: [], model: "", loaded: false,
   late: 0, silent: 0, epoch: 0, banner: null, saved: null, limit: false });
 let talk = fresh(), levels = [], level = 0;
+
+// "saved" is the one that is chosen on the Analyze page; without one it is off.
+const wireBaseline = () => (baseline === "saved" ? document.documentElement.getAttribute("data-ser-baseline") || "off" : baseline);
 
 function remembered() {
   const first = [{ who: "angry", much: 70, how: "hold", s: 2, on: false }, { who: "negative", much: 50, how: "share", s: 60, on: false }];
@@ -78,7 +81,7 @@ async function start() {
   if (mine !== turn) return opened.close();
   mic = opened;
   recording = new Recording(mic.rate);
-  const config = { model: facts.models[model], window_s: windowS, alerts: wireRules() };
+  const config = { model: facts.models[model], window_s: windowS, baseline: wireBaseline(), alerts: wireRules() };
   connection = new Connection(recording, config, (what, told) => { if (mine === turn) HEARD[what](told || {}); });
   if (navigator.wakeLock) navigator.wakeLock.request("screen").then((lock) => { wake = lock; }, () => {}); // a phone stays awake
   requestAnimationFrame(follow);
@@ -289,11 +292,19 @@ element.addEventListener("click", (event) => {
     changeRules();
   }
 });
+element.addEventListener("click", ({ target }) => {
+  if (target.closest(".ser-live-anew") && mic && connection && connection.ready) connection.say({ type: "baseline.reset" });
+});
 element.addEventListener("change", ({ target }) => {
   if (target.dataset.ruleOn) { rules[Number(target.dataset.ruleOn)].on = target.checked; changeRules(); }
   if (target.name === "ser-live-model") {
     model = target.value;
     if (mic && connection) { talk.loaded = false; connection.update({ model: facts.models[model] }); to(state, "loading"); }
+  }
+  if (target.name === "ser-live-baseline") {
+    baseline = target.value;
+    $(".ser-live-anew").hidden = baseline !== "auto";
+    if (mic && connection) connection.update({ baseline: wireBaseline() });
   }
   if (target.name === "ser-live-window") {
     windowS = Number(target.value);

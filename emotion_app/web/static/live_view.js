@@ -119,7 +119,7 @@ function paintSummary() {
 }
 
 function paintOptions() {
-  for (const [name, value] of [["model", model], ["window", windowS]])
+  for (const [name, value] of [["model", model], ["window", windowS], ["baseline", baseline]])
     element.querySelectorAll(`[name=ser-live-${name}]`).forEach((input) => { input.checked = input.value === String(value); });
   const list = $(".ser-live-rules"), text = rules.map((r, i) => `<li><label><input type="checkbox" data-rule-on="${i}"><span>${escapeHtml(ruleWords(r))}</span></label>`
     + `<button type="button" data-rule-drop="${i}" aria-label="${escapeHtml(words.remove)}" title="${escapeHtml(words.remove)}">✕</button></li>`).join("");

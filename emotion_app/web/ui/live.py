@@ -21,6 +21,7 @@ from emotion_app.web.ui.theme import read_static
 SCRIPTS = ("live_stream.js", "live_chart.js", "live_view.js", "live_keep.js", "live.js")
 MODELS = ("auto", "large", "lite")
 MODEL_NAMES = {"auto": None, "large": "emotion2vec_plus_large", "lite": "lite"}
+BASELINES = ("off", "auto", "saved")  # saved: the one that is chosen on the Analyze page
 WINDOWS_S = (2, 3, 5)
 SAID = (  # texts that the scripts fill in, each ser_live_say_<name>
     "start", "stop", "idle", "asking", "connecting", "loading", "live", "lost", "resumed", "resumed_lost", "restarted",
@@ -93,12 +94,16 @@ def _controls(words: Words) -> str:
 def _options(words: Words) -> str:
     seconds = [(str(s), words("ser_seconds", seconds=s)) for s in WINDOWS_S]
     models = [(name, words(f"ser_model_{name}")) for name in MODELS]
+    baselines = [(name, words(f"ser_live_baseline_{name}")) for name in BASELINES]
     rules = f'<ul class="ser-live-rules"></ul>{_rule_form(words)}'
     return (
         '<section class="ser-card ser-live-options">'
         f"{_segmented('model', words('ser_model'), models)}"
         f"{_segmented('window', words('ser_live_window'), seconds)}"
         f'<p class="ser-hint">{_t(words, "ser_live_window_hint")}</p>'
+        f"{_segmented('baseline', words('ser_live_baseline'), baselines)}"
+        f'<p class="ser-hint">{_t(words, "ser_live_baseline_hint")} '
+        f'<button type="button" class="ser-act ser-live-anew" hidden>{_t(words, "ser_live_baseline_anew")}</button></p>'
         f"<fieldset><legend>{_t(words, 'ser_live_rules')}</legend>{rules}</fieldset></section>"
     )
 
