@@ -53,6 +53,8 @@ class Heads:
         l2: penalty on head A's weights.
         reference_l2: the same for head B.
         reference_rows: balanced draws that head B is solved on.
+        offsets: added to head A's logits of a class: its share among people's clips against that among ours.
+        reference_offsets: the same for head B.
         per_speaker: undisturbed clips of each speaker for head B, at most.
         per_corpus: and of each corpus.
     """
@@ -62,6 +64,8 @@ class Heads:
     l2: float = 1e-3
     reference_l2: float = 1e-2
     reference_rows: int = 10000
+    offsets: dict[str, float] = field(default_factory=dict)
+    reference_offsets: dict[str, float] = field(default_factory=dict)
     per_speaker: int = 150
     per_corpus: int = 2000
 
@@ -75,12 +79,14 @@ class Evaluate:
         degrade: corpora also tried with bad sound.
         noise: corpus whose test clips serve as recorded noise.
         calibrate: corpus and split that the temperatures are fitted on: one that was never trained on.
+        least_temperatures: alone and with a baseline, a fit below these is not believed.
     """
 
     splits: tuple[str, ...] = ("test",)
     degrade: tuple[str, ...] = ()
     noise: str = ""
     calibrate: tuple[str, str] = ("", "")
+    least_temperatures: tuple[float, float] = (0.3, 0.3)
 
 
 @dataclass(frozen=True)

@@ -128,10 +128,10 @@ def run(
 
 
 def between(start: LiteNet, end: LiteNet, share: float) -> LiteNet:
-    """``share`` of the way from ``start`` to ``end``, in every weight."""
-    net = copy.deepcopy(start)
-    for mine, theirs in zip(net.parameters(), end.parameters(), strict=True):
-        mine.data.lerp_(theirs.data, share)
+    """The encoder ``share`` of the way from ``start`` to ``end``, with the heads of ``end``."""
+    net = copy.deepcopy(end)
+    for mine, first in zip(net.encoder.parameters(), start.encoder.parameters(), strict=True):
+        mine.data.lerp_(first.data, 1 - share)
     return net.eval()
 
 

@@ -14,6 +14,7 @@ import torch
 from rich.progress import Progress
 from safetensors.torch import load_file
 
+from emotion_app.labels import INDEX
 from emotion_app.models.lite import dequantise, load_lite
 from emotion_app.models.lite_network import LiteNet, Shape
 from emotion_app.models.loader import load_model
@@ -86,7 +87,11 @@ class Run:
         if self.config.finetune.steps:
             end = self._finetuned(start, clips, caches, use, task)
             net = finetune.between(start.net, end, self.config.interpolate)
-        trained = self._with_reference(net, caches[0], use, task) if self.config.finetune.steps else start
+        trained = self._with_reference(net, clips, caches[0], use, task) if self.config.finetune.steps else start
+        for key, value in self.config.heads.offsets.items():
+            trained.net.head.bias.data[INDEX[key]] += value
+        for key, value in self.config.heads.reference_offsets.items():
+            trained.bias[INDEX[key]] += value
         keep(trained, self.folder / "trained.pt")
         self._left_out(trained, clips, caches[0], task)
         return trained
@@ -111,6 +116,7 @@ class Run:
         )
         reference = fit_temperature(beside, np.tile(truth, 2), classes)
         log.info("temperatures on %s: %.2f alone, %.2f with a baseline", corpus, plain, reference)
+        plain, reference = np.maximum((plain, reference), self.config.evaluate.least_temperatures).tolist()
         trained = dataclasses.replace(trained, temperature=plain, reference_temperature=reference)
         keep(trained, self.folder / "trained.pt")
         return trained
@@ -142,7 +148,7 @@ class Run:
         net.mean.copy_(heard.features.mean(0))
         net.scale.copy_(1 / (heard.features.std(0) + 1e-4))
         heads.place_plain(net, (heard.features - net.mean) * net.scale, heads.take(task, heard.clips), how.l2)
-        start = self._with_reference(net, caches[0], use, task)
+        start = self._with_reference(net, clips, caches[0], use, task)
         keep(start, path)
         return start
 
@@ -152,13 +158,15 @@ class Run:
         stored = dequantise(load_file(self.config.encoder))
         return {name.removeprefix("encoder."): value for name, value in stored.items() if name.startswith("encoder.")}
 
-    def _with_reference(self, net: LiteNet, cache: features.Cache, use: list[int], task: Task) -> Trained:
+    def _with_reference(
+        self, net: LiteNet, clips: list[Clip], cache: features.Cache, use: list[int], task: Task
+    ) -> Trained:
         """Head B solved anew on undisturbed clips beside random references."""
         use, how = self._some(use, task), self.config.heads
         heard = pooled.of_clips(net.to(self.device), cache, use, net.encoder.shape.floor)
         net.cpu()
         mine = heads.take(task, torch.tensor(use))
-        sampler = Sampler([self.clips[i] for i in use], self.config.data.share, self.config.seed)
+        sampler = Sampler([clips[i] for i in use], self.config.data.share, self.config.seed)
         rows = torch.tensor([sampler.draw() for _ in range(how.reference_rows)])
         centre, bias = heads.place_reference(net, heard.features, mine, rows, how.reference_l2, self.config.seed)
         return Trained(net, bias, centre)
