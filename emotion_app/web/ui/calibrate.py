@@ -7,6 +7,7 @@ open page, until they are saved under a name; the sound itself is not kept.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -23,7 +24,7 @@ from emotion_app.web.ui.calibrate_view import Draft, list_html, said_html, say_h
 from emotion_app.web.ui.jobs import as_problem, in_thread
 from emotion_app.web.ui.shell import MODEL_SLOT, Shell
 from emotion_app.web.ui.sound_input import make_sound_input, sound_markup
-from emotion_app.web.ui.sounds import resolve_sound
+from emotion_app.web.ui.sounds import resolve_sound, uploaded
 from emotion_app.web.ui.theme import read_static
 
 UNNAMED = "draft"  # a baseline has a name from the first sentence on; the person's comes at the end
@@ -81,12 +82,14 @@ def _connect_sentences(shell: Shell, analyze: Parts, sound: gr.HTML, drawn: list
     draft, _, takes = drawn[:3]
 
     async def page_sentence(
-        lang: str, draft: Draft, model: str, event: gr.EventData
+        lang: str, draft: Draft, model: str, other: object, event: gr.EventData
     ) -> AsyncIterator[list[Any]]:
         words, given = shell.said(lang), {"path": _text(event, "path"), "name": _text(event, "name")}
         listening = replace(draft, listening=given["name"] or "?", problem=None, saved="")
         yield [*draw(listening, words), gr.HTML()]
         heard = await asyncio.wrap_future(in_thread(lambda: hear(shell, draft, given, model)))
+        if not isinstance(other, dict) or other.get("path") != given["path"]:  # the Analyze page may hold the same file
+            drop(shell, given["path"])
         yield [*draw(heard, words), gr.HTML(value=None)]
 
     def act(lang: str, draft: Draft, model: str, event: gr.EventData) -> list[Any]:
@@ -95,8 +98,9 @@ def _connect_sentences(shell: Shell, analyze: Parts, sound: gr.HTML, drawn: list
         return [*draw(Draft(), shell.said(lang)), model]
 
     slot: dict[str, Any] = {"concurrency_id": MODEL_SLOT, "concurrency_limit": shell.settings.limits.ui_running}
-    sound.submit(page_sentence, [shell.lang, draft, analyze.model], [*drawn, sound], **QUIET, **slot)
-    takes.submit(act, [shell.lang, draft, analyze.model], [*drawn, analyze.model], queue=False, **QUIET)
+    given = [shell.lang, draft, analyze.model]
+    sound.submit(page_sentence, [*given, analyze.sound], [*drawn, sound], **QUIET, **slot)
+    takes.submit(act, given, [*drawn, analyze.model], queue=False, **QUIET)
 
 
 def _connect_saved(shell: Shell, analyze: Parts, drawn: list[Any], name: gr.Textbox, saved: gr.HTML) -> None:
@@ -168,6 +172,12 @@ def hear(shell: Shell, draft: Draft, sound: object, model: str) -> Draft:
         return replace(draft, problem=as_problem(error), saved="")
     takes = (*draft.takes, *made.clips)[-TAKES_SHOWN:]
     return Draft(made.baseline, takes, least=made.min_clips or draft.least)
+
+
+def drop(shell: Shell, path: str) -> None:
+    """Delete an upload: of a sentence nothing but its numbers is kept."""
+    with contextlib.suppress(EmotionError, OSError):  # it may be gone, or was never an upload
+        uploaded(path, shell.upload_dir).unlink()
 
 
 def save_draft(shell: Shell, draft: Draft, name: str, *, over: bool = False) -> Draft:

@@ -70,7 +70,7 @@ def say_html(draft: Draft, words: Words) -> str:
             f'</blockquote><p class="ser-hint">{_t(words, "ser_calibrate_how")}</p>'
         )
     else:
-        said = f'<blockquote>{_t(words, "ser_calibrate_all")}</blockquote>'
+        said = f"<blockquote>{_t(words, 'ser_calibrate_all')}</blockquote>"
     return (
         f'<div class="ser-calibrate-of" role="status"><b>{escape(state)}</b><span>{escape(least)}</span></div>'
         f'<div class="ser-steps" role="progressbar" aria-valuemin="0" aria-valuemax="{SENTENCES}" '
@@ -92,7 +92,7 @@ def takes_html(draft: Draft, words: Words) -> str:
         acts += f'<button type="button" class="ser-act" data-act="lite">{_t(words, "ser_act_lite")}</button>'
     if (draft.takes or draft.baseline) and not draft.listening:
         acts += f'<button type="button" data-act="over">{_t(words, "ser_calibrate_over")}</button>'
-    return f'{trouble}{shown}{f"<div class=ser-calibrate-acts>{acts}</div>" if acts else ""}'
+    return f"{trouble}{shown}{f'<div class=ser-calibrate-acts>{acts}</div>' if acts else ''}"
 
 
 def _take(take: Said, words: Words) -> str:
