@@ -80,7 +80,7 @@ class LiveServer:
         return self.call(self.manager.totals)
 
     def client(self, **options: object) -> Client:
-        return Client(connect(self.url, proxy=None, max_size=None, **options))
+        return Client(connect(self.url, proxy=None, max_size=None, ping_interval=None, **options))
 
 
 class Client:
@@ -123,6 +123,7 @@ class Client:
         """As when the cable is cut: no goodbye."""
         self.ws.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
         self.ws.socket.shutdown(socket.SHUT_RDWR)
+        self.ws.recv_events_thread.join(1)  # or it waits for ever on a descriptor that is closed under it
         self.ws.socket.close()
 
     def __enter__(self) -> Client:
