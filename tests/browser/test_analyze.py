@@ -143,9 +143,9 @@ def test_player(open_page: OpenPage) -> None:
     page.focus(".ser-player")
     page.keyboard.press("Space")
     page.wait_for_function("parseFloat(document.querySelector('.ser-time').innerText.split(':')[1]) > 0.4")
-    assert page.get_attribute(".ser-play", "aria-label") == "Pause"
+    expect(page.locator(".ser-play")).to_have_attribute("aria-label", "Pause")
     page.keyboard.press("Space")
-    assert page.get_attribute(".ser-play", "aria-label") == "Play"
+    expect(page.locator(".ser-play")).to_have_attribute("aria-label", "Play")
     page.keyboard.press("Home")
     expect(page.locator(".ser-time")).to_contain_text("0:00.0 /")
     for _ in range(2):
