@@ -50,8 +50,8 @@ def errors_page() -> str:
         [
             "# Errors",
             "",
-            "Every door tells the same codes: REST in `error.code`, the command line as its exit code, the page and the",
-            "sockets in words. `{...}` is filled with facts. This page is written by `python -m docs.make_tables`.",
+            "Every door tells the same codes: REST in `error.code`, the command line as its exit code, the page and",
+            "the sockets in words. `{...}` is filled with facts. This page is written by `python -m docs.make_tables`.",
             "",
             "| code | HTTP | exit | English | 中文 |",
             "|---|---|---|---|---|",

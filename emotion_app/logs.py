@@ -1,4 +1,4 @@
-"""Structured logs: readable lines in a terminal, JSON lines otherwise; request and session ids, never audio or names."""
+"""Structured logs: lines for people in a terminal, else JSON; request and session ids, never audio or names."""
 
 from __future__ import annotations
 

@@ -72,7 +72,13 @@ def test_window_smooths(analyzer, clips) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"granularity": "word"}, {"embedding": "yes"}, {"precision": "fp8"}, {"window_s": 0.0}, {"window_s": float("nan")}],
+    [
+        {"granularity": "word"},
+        {"embedding": "yes"},
+        {"precision": "fp8"},
+        {"window_s": 0.0},
+        {"window_s": float("nan")},
+    ],
 )
 def test_bad_options(options) -> None:
     with pytest.raises(RequestError) as caught:
@@ -115,7 +121,9 @@ def test_auto_answers_and_says_which_model(analyzer, clips) -> None:
 
 def test_many_threads_load_once_and_agree(analyzer, clips) -> None:
     scores: list[np.ndarray] = []
-    threads = [threading.Thread(target=lambda: scores.append(analyzer.analyze(clips[0]).prediction.scores)) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: scores.append(analyzer.analyze(clips[0]).prediction.scores)) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -25,11 +25,26 @@ FENCED = {  # package -> where it may be imported
 }
 LAYERS = [
     {"labels", "types", "errors", "notes", "settings"},
-    {"audio", "models", "timeline", "vad", "store", "exports", "charts", "similarity", "metrics", "logs", "baseline", "scoring", "manifest"},
+    {
+        "audio",
+        "models",
+        "timeline",
+        "vad",
+        "store",
+        "exports",
+        "charts",
+        "similarity",
+        "metrics",
+        "logs",
+        "baseline",
+        "scoring",
+        "manifest",
+    },
     {"engine", "batcher", "cache", "pool", "diarize", "adapt"},
     {"analyzer", "streaming", "batch", "enrol", "hearing", "evaluation"},
     {"cli", "doctor", "distributed", "web", "testing"},
 ]
+DANGEROUS = r"(?<![.\w])eval\(|\bos\.system|shell=True|\bimport pickle|trust_remote_code=True"
 FAMILIES = {  # a skill may be several files, named here by its head
     "result_json": "store",
     "result_files": "store",
@@ -116,9 +131,7 @@ def test_nothing_dangerous() -> None:
     """No eval, pickle or shell; weights are only read with weights_only=True."""
     for path in FILES:
         source = path.read_text(encoding="utf-8")
-        assert not re.search(r"(?<![.\w])eval\(|\bos\.system|shell=True|\bimport pickle|trust_remote_code=True", source), (
-            path.name
-        )
+        assert not re.search(DANGEROUS, source), path.name
         for call in re.findall(r"torch\.load\((?:[^()]|\([^()]*\))*\)", source):
             assert "weights_only=True" in call, f"{path.name}: {call}"
 

@@ -14,7 +14,8 @@ from emotion_app import logs
 log = logging.getLogger(__name__)
 SHOWN_PARTS = 3  # of a path: deeper parts can hold the name of an uploaded file
 QUIET = (
-    "/healthz", "/readyz", "/metrics", "/app-", "/assets", "/static", "/gradio_api", "/theme.css", "/config", "/socket.io",
+    "/healthz", "/readyz", "/metrics", "/app-", "/assets", "/static", "/gradio_api", "/theme.css", "/config",
+    "/socket.io",
 )  # fmt: skip
 
 
