@@ -17,9 +17,10 @@ from emotion_app.notes import Note
 from emotion_app.types import EXCLUDED_LOGIT, SAMPLE_RATE, Floats, ModelInfo
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PLAN = WindowPlan(whole_s=60.0, body_s=30.0, context_s=3.0)  # the error of windows is measured in docs/engine.md
+PLAN = WindowPlan(whole_s=60.0, body_s=27.0, context_s=3.0)  # the error of windows is measured in docs/engine.md
 CPU_BATCH_S = 8.0  # 8 clips of 1 s: 2.0x (bf16), 1.3x (fp32) faster than one by one, measured in benchmarks/engine.py
 CPU_ALONE_S = 2.0  # longer clips fill the processor by themselves
+HEAD = ("proj.weight", "proj.bias")
 GPU_BATCH_S = 240.0  # of sound in one pass; not measured yet
 
 
@@ -48,13 +49,9 @@ class Emotion2vec:
         self.notes = notes
         self._device = torch.device(info.device)
         self._normalize = config.normalize
-        here = {key: tensor.to(self._device, non_blocking=True) for key, tensor in state.items()}
-        self._network = Network(config, here, DTYPES[info.precision])
+        self._network = Network(config, state, self._device, DTYPES[info.precision])
         kept = [(row, index) for row, index in enumerate(rows) if index is not None]
-        self._head = (
-            here["proj.weight"][[row for row, _ in kept]].float(),
-            here["proj.bias"][[row for row, _ in kept]].float(),
-        )
+        self._head = tuple(state[name][[row for row, _ in kept]].to(self._device, torch.float32) for name in HEAD)
         self._places = [index for _, index in kept]
 
     def prepare(self, samples: Floats) -> Floats:

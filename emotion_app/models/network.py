@@ -6,7 +6,7 @@ clips are packed row by row for the linear layers. A clip's numbers therefore do
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -127,23 +127,38 @@ class _Group:
         return slice(self.row, self.row + self.clips * self.length)
 
 
+class _Here(Mapping[str, Tensor]):
+    """The tensors of ``state``, each brought to the device and dtype of its use when it is asked for."""
+
+    def __init__(self, state: Mapping[str, Tensor], device: torch.device, precision: torch.dtype) -> None:
+        self._state, self._device, self._precision = state, device, precision
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self._state[key].to(self._device, dtype_of(key, self._precision))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
+
+
 class Network:
     """emotion2vec's encoder.
 
     Args:
         config: shape of the network.
-        state: tensors by FunASR's names, on the device where they shall be used.
-        precision: dtype of matrix products; residual stream, norms and attention bias stay fp32.
+        state: tensors by FunASR's names; asked for one by one and not kept.
+        device: where it computes.
+        precision: dtype of matrix products; residual stream, norms and head stay fp32.
     """
 
     def __init__(
-        self, config: NetworkConfig, state: Mapping[str, Tensor], precision: torch.dtype = torch.float32
+        self, config: NetworkConfig, state: Mapping[str, Tensor], device: torch.device, precision: torch.dtype
     ) -> None:
         self.config = config
         self._precision = precision
-        self._state = {
-            key: tensor.to(dtype_of(key, precision)) for key, tensor in state.items() if not key.startswith("proj.")
-        }
+        self._state: Mapping[str, Tensor] = _Here(state, device, precision)
         layers = [f"{AUDIO}local_encoder.conv_layers.{i}." for i in range(len(config.conv))]
         self._front = FrontEnd(
             config.conv,
@@ -247,6 +262,5 @@ class Network:
 
     def _release(self) -> None:
         """Keep only the tensors that are read by name: the rest now lives, maybe re-ordered, in the layers."""
-        self._state = {
-            key: tensor for key, tensor in self._state.items() if "extra_tokens" in key or "relative_positional" in key
-        }
+        kept = [key for key in self._state if "extra_tokens" in key or "relative_positional" in key]
+        self._state = {key: self._state[key] for key in kept}

@@ -21,7 +21,7 @@ from emotion_app.models import FrameArrays, WindowPlan
 from emotion_app.models.config import read_config, read_tokens
 from emotion_app.types import EXCLUDED_LOGIT, Floats, ModelInfo
 
-PLAN = WindowPlan(whole_s=60.0, body_s=30.0, context_s=3.0)
+PLAN = WindowPlan(whole_s=60.0, body_s=27.0, context_s=3.0)
 
 
 class Reference:

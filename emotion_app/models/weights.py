@@ -1,4 +1,4 @@
-"""Checkpoint files -> checked tensors -> safetensors beside a record: converted once, mapped into memory ever after."""
+"""Checkpoint files -> checked tensors -> safetensors beside a record: converted once, read quickly ever after."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from emotion_app.labels import KEYS
 from emotion_app.models.config import NetworkConfig, read_config, read_tokens
 from emotion_app.models.files import TEXTS, checkpoint_file, is_complete, sha256_of
 from emotion_app.models.network import AUDIO, dtype_of, expected_shapes
+from emotion_app.models.stored import StoredState
 
 FORMAT = 1  # of the converted directory; another number is converted again
 WEIGHTS = {"fp32": "network.safetensors", "bf16": "network.bf16.safetensors", "fp16": "network.fp16.safetensors"}
@@ -51,7 +52,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Converted weights, ready to be mapped."""
+    """Converted weights, ready to be read."""
 
     directory: Path
     record: Record
@@ -190,26 +191,30 @@ def labels_of(checkpoint: Checkpoint) -> tuple[str, ...]:
     return tuple(KEYS[i] for i in sorted(i for i in checkpoint.rows if i is not None))
 
 
-def load_state(checkpoint: Checkpoint, precision: str) -> dict[str, Tensor]:
-    """Map the weights in the precision asked for; a reduced one is written beside the full one at its first use.
+def load_state(checkpoint: Checkpoint, precision: str) -> StoredState:
+    """The weights in the precision asked for; a reduced one is written beside the full one at its first use.
 
-    Nothing is initialised and nothing copied: pages are read when the first clip needs them.
+    Raises:
+        ModelError: MODEL_BROKEN.
     """
+    full = _open(checkpoint.directory / WEIGHTS["fp32"], checkpoint.record.name)
+    if precision == "fp32":
+        return full
     path = checkpoint.directory / WEIGHTS[precision]
-    if precision != "fp32" and not path.is_file():
-        full = load_state(checkpoint, "fp32")
-        reduced = {key: tensor.to(dtype_of(key, DTYPES[precision])) for key, tensor in full.items()}
-        _save(reduced, path)
-    return _load(path, checkpoint.record.name)
-
-
-def _load(path: Path, name: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+        reduced = StoredState(path)
+        if set(reduced) == set(full):
+            return reduced
+    except (ValueError, OSError, KeyError, TypeError):
+        path.unlink(missing_ok=True)  # not made yet, or damaged
+    _save({key: tensor.to(dtype_of(key, DTYPES[precision])) for key, tensor in full.items()}, path)
+    return _open(path, checkpoint.record.name)
+
+
+def _open(path: Path, name: str) -> StoredState:
+    try:
+        return StoredState(path)
+    except (ValueError, OSError, KeyError, TypeError) as error:
         raise ModelError("MODEL_BROKEN", name=name, reason=f"{path}: {error}") from error
 
 
