@@ -24,7 +24,8 @@ def run(*args: str | Path, env: dict[str, str] | None = None) -> subprocess.Comp
 
 def test_json_lines_and_exit_code(tmp_path: Path, clips) -> None:
     (tmp_path / "text.wav").write_text("this is no sound")
-    done = run("analyze", clips[0], tmp_path / "text.wav", clips[1], *["--json", "-g", "frame", "--embedding", "utterance"])
+    options = ["--json", "-g", "frame", "--embedding", "utterance"]
+    done = run("analyze", clips[0], tmp_path / "text.wav", clips[1], *options)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 65 and len(lines) == 3
     assert lines[1]["error"]["code"] == "UNDECODABLE" and lines[1]["error"]["zh"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.serving import free_port, serving
+from tests.served import free_port, served
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -34,9 +34,9 @@ def prometheus(tmp_path_factory, clips):
     """The app with some traffic, and a Prometheus that scrapes it every second."""
     folder = tmp_path_factory.mktemp("prometheus")
     port = free_port()
-    with serving(folder) as served:
+    with served(folder) as app:
         config = (DEPLOY / "prometheus.yml").read_text()
-        config = config.replace("127.0.0.1:7860", f"127.0.0.1:{served.port}").replace("5s", "1s")
+        config = config.replace("127.0.0.1:7860", f"127.0.0.1:{app.port}").replace("5s", "1s")
         (folder / "prometheus.yml").write_text(config)
         shutil.copy(DEPLOY / "alerts.yml", folder)
         process = subprocess.Popen(
@@ -48,10 +48,10 @@ def prometheus(tmp_path_factory, clips):
                 wait_for(lambda: _up(client))
                 for clip in clips[:6]:
                     with clip.open("rb") as file:
-                        assert httpx.post(f"{served.url}/api/v1/analyze", files={"file": file}, timeout=60).is_success
+                        assert httpx.post(f"{app.url}/api/v1/analyze", files={"file": file}, timeout=60).is_success
                     time.sleep(0.7)
                 live = [sys.executable, "-m", "emotion_app", "stream", str(clips[0]), "--speed", "1.4",
-                        "--url", f"ws://127.0.0.1:{served.port}/ws/emotion"]  # fmt: skip
+                        "--url", f"ws://127.0.0.1:{app.port}/ws/emotion"]  # fmt: skip
                 subprocess.run(live, check=True, cwd=ROOT, timeout=120)
                 time.sleep(2.5)
                 yield client

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from emotion_app.analyzer import Analyzer, Options
-from tests.serving import serving
+from tests.served import served
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_overload_is_told(tmp_path_factory, clips) -> None:
     """Four times what fits: every answer is 200 or 503 with Retry-After, and the queue is empty afterwards."""
     limits = {"EMOTION_LIMITS__QUEUE_REQUESTS": "2", "EMOTION_LIMITS__CACHE_MB": "0"}
     folder = tmp_path_factory.mktemp("busy")
-    with serving(folder, **limits) as served, httpx.Client(base_url=served.url, timeout=60) as c:
+    with served(folder, **limits) as app, httpx.Client(base_url=app.url, timeout=60) as c:
         with ThreadPoolExecutor(16) as pool:
             answers = list(pool.map(lambda i: post(c, clips[i % len(clips)]), range(32)))
         assert {a.status_code for a in answers} <= {200, 503} and any(a.status_code == 200 for a in answers)

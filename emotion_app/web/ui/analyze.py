@@ -188,8 +188,10 @@ def _models(shell: Shell, words: Words) -> list[tuple[str, str]]:
 
 def _chip(shell: Shell, model: object, words: Words) -> str:
     wanted = None if model not in (LARGE, LITE) else str(model)
-    name = words("ser_name_lite") if LITE in (wanted, shell.settings.model) else words("ser_name_large")
-    return chip_html(shell.jobs.analyzer.status(wanted), name, words, more=not shell.settings.offline)
+    status = shell.jobs.analyzer.status(wanted)
+    embedded = status.note is not None or LITE in (wanted, shell.settings.model)  # a note says who stands in
+    name = words("ser_name_lite" if embedded else "ser_name_large")
+    return chip_html(status, name, words, more=not shell.settings.offline)
 
 
 def _privacy(words: Words) -> str:
