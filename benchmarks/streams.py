@@ -43,6 +43,7 @@ CLIPS = Path(__file__).resolve().parents[1] / "examples" / "clips"
 STEP_S = 0.1
 PAUSE_S = 1.0
 SAMPLE_EVERY_S = 1.0
+CONNECT_S = 15.0
 SETTLE_S = 20.0  # memory is judged after this: buffers have reached their size by then
 
 
@@ -126,9 +127,10 @@ async def idle(url: str, seconds: float) -> None:
 
 
 async def watch(process: psutil.Process | None, usage: Usage) -> None:
-    """Memory and CPU of the server, once a second."""
+    """Memory and CPU of the server, once a second; connecting is over by the time it begins."""
     if process is None:
         return
+    await asyncio.sleep(CONNECT_S)
     began, cpu = time.monotonic(), sum(process.cpu_times()[:2])
     while True:
         await asyncio.sleep(SAMPLE_EVERY_S)

@@ -107,8 +107,8 @@ class Conversation:
             await self._session(message.config())
             return
         live = await self._session(Config())
-        if live.link is not self._link:
-            return  # a newer connection has taken over; this one has been told
+        if live.link is not self._link or live.ending:
+            return  # a newer connection has taken over, and this one has been told; or it was the last word
         if isinstance(message, Audio):
             await live.feed(self._link, message.pcm(), message.position)
         elif isinstance(message, AudioGap):

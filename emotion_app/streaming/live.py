@@ -146,7 +146,7 @@ class Live:
         """Take PCM from ``link``, in slices, so that one client's seconds of sound do not hold up the others."""
         step = 2 * max(1, round(SLICE_S * self.session.config.sample_rate))
         for at in range(0, len(data), step):
-            if self.link is not link or self.over:
+            if self.link is not link or self.over or self.ending:
                 return
             here = None if position is None else position + at // 2
             self.act(self.session.push(data[at : at + step], time.monotonic(), here))

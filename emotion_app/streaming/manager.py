@@ -47,7 +47,6 @@ class StreamManager:
         metrics: where events are counted.
 
     Attributes:
-        latest: ``totals()`` as of the last tick, for readers in other threads (metrics).
         webhook: where alerts go, or None.
 
     Raises:
@@ -70,7 +69,7 @@ class StreamManager:
         self._gone = NOTHING
         self._started = self._resumed = self._refused = self._slow = self._events = self._merged = 0
         self._closed = False
-        self.latest = self.totals()
+        self._latest = self._sum()
 
     # -- beginning, coming back, ending --------------------------------------------------------------------------
 
@@ -189,7 +188,14 @@ class StreamManager:
     # -- numbers -------------------------------------------------------------------------------------------------
 
     def totals(self) -> Totals:
-        """The numbers now; only on the event loop, where no session is in the middle of a change."""
+        """The numbers now; for other threads those of the last tick, as a session may be in the middle of a change."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._latest
+        return self._sum()
+
+    def _sum(self) -> Totals:
         stats, lives = self._gone, list(self._sessions.values())
         for live in lives:
             stats = add(stats, live.session.stats())
@@ -263,7 +269,7 @@ class StreamManager:
                 self._analyzer.batcher.check()
             for live in list(self._sessions.values()):
                 self._look_after(live, now)
-            self.latest = self.totals()
+            self._latest = self._sum()
 
     def _look_after(self, live: Live, now: float) -> None:
         """End what has lasted, idled, been away or been overrun for too long."""
@@ -277,15 +283,16 @@ class StreamManager:
             self._forget(live)
         elif live.left_at is not None and now - live.left_at > limits.stream_resume_s:
             self._forget(live)
+        elif live.ending:
+            pass  # its last answers have deadlines of their own
         elif now - live.began_at > limits.stream_session_s:
             self._finish(live, BusyError("SESSION_LIMIT", limit_s=limits.stream_session_s))
         elif live.left_at is None and now - live.heard_at > limits.stream_idle_s:
             self._finish(live, BusyError("SESSION_IDLE", limit_s=limits.stream_idle_s))
 
     def _finish(self, live: Live, error: BusyError) -> None:
-        if not live.ending:
-            live.tell(error_event(error, fatal=True))
-            live.end(error.code)
+        live.tell(error_event(error, fatal=True))
+        live.end(error.code)
 
     def _forget(self, live: Live) -> None:
         """Nothing of it is left; its numbers stay in the totals."""
