@@ -100,7 +100,7 @@ class Run:
         """Temperatures of both heads, fitted on a corpus that was not trained on."""
         trained = dataclasses.replace(recall(self.folder / "trained.pt"), temperature=1.0, reference_temperature=1.0)
         path = self.folder / "uncalibrated.safetensors"
-        write(trained, dataclasses.replace(self.config.export, full_frames=0), path)
+        write(trained, self.config.export, path)
         model = load_lite(0, path)
         corpus, split = self.config.evaluate.calibrate
         clips = [c for c in manifest.read(self.manifest) if (c.corpus, c.split) == (corpus, split)]
