@@ -77,8 +77,6 @@ install_test_tools() {
     >.venv/apt.log 2>&1 || say "! Could not install ${missing[*]} (see .venv/apt.log). The tests that need them will say that they are skipped."
 }
 
-# Read by OpenMP when torch is loaded: waiting threads must sleep, not spin, on a machine that does other work too.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-0}
 [ -z "${HOST:-}" ] || export EMOTION_HOST=$HOST
 [ -z "${PORT:-}" ] || export EMOTION_PORT=$PORT
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ["EMOTION_OFFLINE"] = "true"  # no test asks a real hub
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
@@ -13,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from emotion_app.models.loader import calm_threads
 from emotion_app.settings import Settings
+
+calm_threads()  # before torch
 
 CLIPS = Path(__file__).parents[1] / "examples" / "clips"
 

@@ -24,6 +24,7 @@ from emotion_app.cli.evaluate import evaluate
 from emotion_app.cli.models import models_app
 from emotion_app.cli.stream import stream
 from emotion_app.errors import EmotionError
+from emotion_app.models.loader import calm_threads
 from emotion_app.settings import read_settings
 
 app = typer.Typer(
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     Args:
         argv: arguments without the program's name; default ``sys.argv[1:]``.
     """
-    quiet_threads()
+    calm_threads()  # before anything imports torch
     logging.basicConfig(
         level=os.environ.get("EMOTION_LOG_LEVEL", "WARNING"), format="%(levelname)s %(name)s: %(message)s"
     )
@@ -57,15 +58,6 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(error.problem.exit)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def quiet_threads() -> None:
-    """Before torch is loaded: OpenMP threads that wait must sleep.
-
-    Spinning made a 1 s clip take 1.9 s instead of 0.24 s on a machine with other work (notes, emotion2vec-speed).
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 
 @app.command()
