@@ -187,8 +187,10 @@ def batch_table(directory: Path, settings: Settings, rounds: int) -> dict[str, f
 
 
 START = """
-import json, resource, sys, time
+import json, sys, time
 start = time.perf_counter()
+def mb(key):  # ru_maxrss would count the parent's memory at the fork
+    return int(next(l for l in open("/proc/self/status") if l.startswith(key)).split()[1]) / 1024
 sys.path.insert(0, {root!r})
 from emotion_app.models.loader import calm_threads, load_model
 calm_threads()
@@ -205,8 +207,7 @@ m.forward([m.prepare(one)])
 COLD = (
     START
     + """
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps([loaded, time.perf_counter() - start, time.process_time(), peak]))
+print(json.dumps([loaded, time.perf_counter() - start, time.process_time(), mb("VmHWM")]))
 """
 )
 
@@ -215,8 +216,6 @@ HOUR = (
     + """
 from emotion_app.engine import Engine
 from emotion_app.types import Waveform
-def mb(key):
-    return int(next(l for l in open("/proc/self/status") if l.startswith(key)).split()[1]) / 1024
 wave = Waveform(np.tile(one, {seconds} * 16000 // len(one)))
 before = mb("VmRSS")
 open("/proc/self/clear_refs", "w").write("5")
