@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from emotion_app.models.weights import Checkpoint
 
 Kind = Literal["fp32", "fp16", "int8"]
+GRAPHS = 2  # counts changes of the graphs: files that this program wrote for itself before are written anew
 KINDS: tuple[Kind, ...] = ("fp32", "fp16", "int8")
 ALLOWED: dict[str, float] = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.15}  # largest score difference to torch in fp32
 PLAN = WindowPlan(whole_s=40.0, body_s=27.0, context_s=3.0)  # the attention matrix is written out: 260 MB at 40 s
@@ -120,7 +121,7 @@ def export_model(name: str, settings: Settings, target: Path, kind: Kind = "fp32
 def load_onnx(checkpoint: Checkpoint, settings: Settings) -> OnnxModel:
     """Run a checkpoint with onnxruntime; its ONNX file is written beside the converted weights at the first use."""
     kind = _kind(settings)
-    path = checkpoint.directory / f"model.{kind}.onnx"
+    path = checkpoint.directory / f"model-{GRAPHS}.{kind}.onnx"
     if not path.is_file():
         _export_checkpoint(checkpoint, settings, path, kind)
     return open_onnx(path, settings)
@@ -131,7 +132,7 @@ def load_onnx_lite(settings: Settings) -> OnnxModel:
     from emotion_app.models.lite import load_lite
 
     kind, version = _kind(settings), load_lite(0).info.sha256 or "0"
-    path = settings.models_dir / "onnx" / f"lite-{version[:16]}.{kind}.onnx"
+    path = settings.models_dir / "onnx" / f"lite-{version[:16]}-{GRAPHS}.{kind}.onnx"
     if not path.is_file():
         _export_lite(settings, path, kind)
     return open_onnx(path, settings)
@@ -218,7 +219,7 @@ def _export_lite(settings: Settings, target: Path, kind: Kind) -> Exported:
 
     lite = load_lite(0)
     facts = _facts(replace(lite.info, precision=kind), lite.plan, True)
-    model = lite_graph(lite._net, lite._full_frames, lite.baseline_rule is not None, kind == "fp16", facts)
+    model = lite_graph(lite, kind == "fp16", facts)
     return _write(model, target, kind, settings, lite)
 
 

@@ -17,7 +17,7 @@ from emotion_app.models.onnx_graph import Graph
 from emotion_app.types import EXCLUDED_LOGIT, Floats
 
 if TYPE_CHECKING:
-    from emotion_app.models.lite_network import LiteNet
+    from emotion_app.models.lite import LiteModel
 
 State = Mapping[str, Floats]
 
@@ -151,16 +151,15 @@ def _norm(graph: Graph, state: State, name: str, config: NetworkConfig, x: str) 
     return graph.norm(x, state.get(name + ".weight", config.dim), state.get(name + ".bias"), config.norm_eps)
 
 
-def lite_graph(
-    net: LiteNet, full_frames: int, reference: bool, half: bool, facts: Mapping[str, str]
-) -> onnx.ModelProto:
+def lite_graph(lite: LiteModel, half: bool, facts: Mapping[str, str]) -> onnx.ModelProto:
     """The embedded model for clips of 400 samples to 8 s: mel frames, stem, blocks, heads.
 
-    Outputs ``features`` (T, D), ``logits`` (T, 9) and, with ``reference``, ``reference_logits`` (T, 9).
+    Outputs ``features`` (T, D), ``logits`` (T, 9) and, where it has a baseline rule, ``reference_logits`` (T, 9).
     """
+    from emotion_app.models.lite import MIN_TRUST
     from emotion_app.models.lite_network import HEADS, STRIDE, WIDTH
 
-    graph = Graph(half)
+    graph, net, rule = Graph(half), lite._net, lite.baseline_rule
     state = {key: value.float().numpy() for key, value in net.state_dict().items()}
     x = _log_mels(graph, net.encoder.shape.floor)  # (1, M, 80)
     x = graph.swap(graph.op("Div", graph.op("Add", x, graph.constant(4.0)), graph.constant(4.0)))
@@ -177,17 +176,28 @@ def lite_graph(
             heard.append(x)
     x = graph.op("Concat", *heard, axis=2) if len(heard) > 1 else heard[0]
     x = graph.op("Mul", graph.op("Sub", x, graph.constant(state["mean"])), graph.constant(state["scale"]))
-    if full_frames:
-        share = graph.op("Div", graph.op("Cast", frames, to=onnx.TensorProto.FLOAT), graph.constant(float(full_frames)))
-        x = graph.op("Mul", x, graph.op("Min", share, graph.constant(1.0)))
-    features = graph.op("Squeeze", x, graph.constant([0]))
+    heard_by_heads = graph.op("Squeeze", x, graph.constant([0]))
+    # lite.trust: 2 T / full - 1, between MIN_TRUST and 1
+    share = graph.constant(1.0)
+    if lite._full_frames:
+        share = graph.op("Cast", frames, to=onnx.TensorProto.FLOAT)
+        share = graph.op("Sub", graph.op("Mul", share, graph.constant(2.0 / lite._full_frames)), graph.constant(1.0))
+        share = graph.op("Max", graph.op("Min", share, graph.constant(1.0)), graph.constant(MIN_TRUST))
+    features = _drawn(graph, heard_by_heads, lite._rest.numpy(), share)
     outputs = {
         "features": (features, net.encoder.shape.dim),
         "logits": (graph.linear(features, state["head.weight"], state["head.bias"], exact=True), N_EMOTIONS),
     }
-    if reference:
-        outputs["reference_logits"] = (graph.linear(features, state["reference.weight"], None, exact=True), N_EMOTIONS)
+    if rule is not None:
+        reference = graph.linear(heard_by_heads, state["reference.weight"], None, exact=True)
+        outputs["reference_logits"] = (_drawn(graph, reference, rule.g, share), N_EMOTIONS)
     return graph.model(outputs, facts)
+
+
+def _drawn(graph: Graph, x: str, rest: Floats, share: str) -> str:
+    """``rest + share * (x - rest)``."""
+    point = graph.constant(rest)
+    return graph.op("Add", graph.op("Mul", graph.op("Sub", x, point), share), point)
 
 
 def _lite_block(graph: Graph, state: State, name: str, x: str, heads: int, width: int) -> str:
