@@ -71,3 +71,11 @@ def test_doctor(tmp_path: Path) -> None:
     checks = {c["topic"]: c for c in json.loads(done.stdout)}
     assert done.returncode == 0, [c for c in checks.values() if c["ok"] is False]
     assert checks["decode m4a (aac)"]["ok"] and checks["decode mp3 (libmp3lame)"]["ok"] and checks["run lite"]["ok"]
+
+
+def test_models_export(tmp_path: Path) -> None:
+    done = run("models", "export", "lite", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    path = Path(done.stdout.strip())
+    assert path.parent == tmp_path and path.suffix == ".onnx" and path.stat().st_size > 1e6
+    assert run("models", "export", "lite", "--out", tmp_path, "--format", "tflite").returncode == 64

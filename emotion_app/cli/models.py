@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +12,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from emotion_app.cli.common import err, lang, out
+from emotion_app.errors import RequestError
 from emotion_app.settings import read_settings
+
+EXPORTED = ("fp32", "fp16", "int8")
 
 models_app = typer.Typer(no_args_is_help=True, help="Models: list them, get their files, find them, export them.")
 
@@ -72,3 +76,21 @@ def models_path(name: str) -> None:
     from emotion_app.models.loader import model_path
 
     sys.stdout.write(f"{model_path(name, read_settings())}\n")
+
+
+@models_app.command("export")
+def models_export(
+    name: Annotated[str, typer.Argument(help="auto, lite, a known name or a directory.")] = "auto",
+    out_path: Annotated[Path, typer.Option("--out", "-o", help="File, or folder that gets NAME.PRECISION.onnx.")] = Path(),
+    file_format: Annotated[str, typer.Option("--format", help="onnx is the only one.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+) -> None:
+    """Write a model as one ONNX file (waveform -> features, logits; any length) and compare it with torch."""
+    from emotion_app.models.onnx import export_model
+
+    for option, value, choices in (("format", file_format, ("onnx",)), ("precision", precision, EXPORTED)):
+        if value not in choices:
+            raise RequestError("BAD_OPTION", option=option, value=value, choices=", ".join(choices))
+    made = export_model(name, read_settings(), out_path, precision)  # type: ignore[arg-type]  # checked above
+    err.print(f"{made.size_mb:.1f} MB, largest score difference to torch {made.difference:.1e}", highlight=False)
+    sys.stdout.write(f"{made.path}\n")
