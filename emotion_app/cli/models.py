@@ -81,7 +81,7 @@ def models_path(name: str) -> None:
 @models_app.command("export")
 def models_export(
     name: Annotated[str, typer.Argument(help="auto, lite, a known name or a directory.")] = "auto",
-    out_path: Annotated[Path, typer.Option("--out", "-o", help="File, or folder that gets NAME.PRECISION.onnx.")] = Path(),
+    out_path: Annotated[Path, typer.Option("--out", "-o", help="File, or folder for NAME.PRECISION.onnx.")] = Path(),
     file_format: Annotated[str, typer.Option("--format", help="onnx is the only one.")] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
 ) -> None:
