@@ -33,7 +33,7 @@ def shots() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # not longer: its event loop would stay in this thread for all later tests
 def chromium(tmp_path_factory: pytest.TempPathFactory, clips: list[Path]) -> Iterator[Browser]:
     """Headless Chromium whose microphone says one of the clips, again and again."""
     path = next((found for name in NAMES if (found := shutil.which(name))), None)

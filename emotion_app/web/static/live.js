@@ -50,6 +50,7 @@ const wireRules = () => rules.filter((r) => r.on).slice(0, facts.rules).map((r) 
 // Gradio reloads the page once it can reach its server again after a break. That would throw the session away, so its
 // question whether the server is back gets no answer while there is something to lose.
 const unsaved = () => Boolean(recording) && state !== "idle";
+window.serUnsaved = unsaved;
 const askServer = window.fetch;
 window.fetch = (what, ...rest) => {
   const url = String(what instanceof Request ? what.url : what);

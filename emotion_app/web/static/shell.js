@@ -22,12 +22,14 @@
     en: "The program does not answer; it may have been stopped. Start it again in the terminal; this page will recover by itself.",
   };
   let running = null, lost = false;
-  const which = async () => (await (await fetch("gradio_api/app_id", { cache: "no-store" })).json()).app_id;
+  const ask = window.fetch.bind(window); // before the Live page holds Gradio's own question back
+  const which = async () => (await (await ask("gradio_api/app_id", { cache: "no-store" })).json()).app_id;
   async function look() {
     let now = null;
     try { now = await which(); } catch { /* no answer */ }
-    if (now !== null && running !== null && now !== running) return location.reload(); // another process: start afresh
-    if (now !== null) running = now;
+    const unsaved = window.serUnsaved && window.serUnsaved(); // a live session would be lost by a fresh start
+    if (now !== null && running !== null && now !== running && !unsaved) return location.reload(); // another process
+    if (now !== null && (running === null || !unsaved)) running = now;
     if (lost === (now === null)) return;
     lost = now === null;
     page.classList.toggle("ser-lost", lost);
