@@ -6,7 +6,8 @@
     python benchmarks/streams.py --url ws://HOST:7860/ws/emotion --streams 8
 
 Without ``--url`` a server is started (and ended) here. Each client speaks the project's own clips, with pauses, at real
-time in messages of 100 ms. Prints a table and one JSON line; exits with 1 when a sample was lost.
+time in messages of 100 ms; clients begin one after the other within a second, as strangers do. Prints a table and one
+JSON line; exits with 1 when a sample was lost.
 
 Latency of an interval result: from sending the message that holds its last sample to the arrival of its event, so the
 100 ms of the message and the 32 ms of the speech detector are within. ``server_ms`` is the server's own figure, from
@@ -28,6 +29,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -67,6 +69,7 @@ class Usage:
     rss_mb: list[float] = field(default_factory=list)
     cpu_s: float = 0.0
     wall_s: float = 0.0
+    stolen: float = 0.0  # share of this machine's time that its host gave to others
 
 
 def speech() -> bytes:
@@ -78,9 +81,10 @@ def speech() -> bytes:
     return (np.concatenate(parts).clip(-1, 1) * 32_767).astype("<i2").tobytes()
 
 
-async def speak(url: str, sound: bytes, start_s: float, seconds: float, out: Outcome) -> None:
-    """One client at real time."""
+async def speak(url: str, sound: bytes, start_s: float, wait_s: float, seconds: float, out: Outcome) -> None:
+    """One client at real time, from ``start_s`` of the sound on, after ``wait_s``."""
     step = int(STEP_S * SAMPLE_RATE) * 2
+    await asyncio.sleep(wait_s)
     sent_at: list[float] = []
     async with connect(url, max_size=None, proxy=None, compression=None) as ws:
         await ws.send('{"type": "session.start", "stats_s": 0}')
@@ -131,13 +135,20 @@ async def watch(process: psutil.Process | None, usage: Usage) -> None:
     if process is None:
         return
     await asyncio.sleep(CONNECT_S)
-    began, cpu = time.monotonic(), sum(process.cpu_times()[:2])
+    began, cpu, machine = time.monotonic(), sum(process.cpu_times()[:2]), psutil.cpu_times()
     while True:
         await asyncio.sleep(SAMPLE_EVERY_S)
         usage.wall_s = time.monotonic() - began
         usage.at_s.append(usage.wall_s)
         usage.rss_mb.append(process.memory_info().rss / 1e6)
         usage.cpu_s = sum(process.cpu_times()[:2]) - cpu
+        usage.stolen = stolen(machine, psutil.cpu_times())
+
+
+def stolen(before: Any, after: Any) -> float:
+    """Share of the time between two readings that a virtual machine did not get although it had work."""
+    spent = sum(after) - sum(before)
+    return (getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)) / spent if spent else 0.0
 
 
 @contextlib.contextmanager
@@ -168,7 +179,7 @@ def server(args: argparse.Namespace) -> Iterator[tuple[str, psutil.Process | Non
 
 
 def wait_ready(port: int, running: subprocess.Popen[bytes]) -> None:
-    """Until the model is loaded."""
+    """Until the model is loaded (``--preload``)."""
     import httpx
 
     until = time.monotonic() + 300
@@ -185,7 +196,8 @@ async def run(url: str, process: psutil.Process | None, args: argparse.Namespace
     sound, outcomes, usage = speech(), [Outcome() for _ in range(args.streams)], Usage()
     seconds = 60 * args.minutes
     watching = asyncio.create_task(watch(process, usage))
-    clients = [speak(url, sound, 2.7 * i, seconds, out) for i, out in enumerate(outcomes)]
+    dice = np.random.default_rng(1)
+    clients = [speak(url, sound, 2.7 * i, dice.uniform(0, 1), seconds, out) for i, out in enumerate(outcomes)]
     clients += [idle(url, seconds) for _ in range(args.idle)]
     await asyncio.gather(*clients)
     watching.cancel()
@@ -229,6 +241,7 @@ def report(outcomes: list[Outcome], usage: Usage, args: argparse.Namespace) -> d
         "streams_per_core": round(args.streams / cores, 1) if cores and args.streams else None,
         "rss_mb": round(usage.rss_mb[-1], 1) if usage.rss_mb else None,
         "rss_slope_mb_per_h": round(slope, 1) if slope is not None else None,
+        "stolen": round(usage.stolen, 3),
         "load_average": round(os.getloadavg()[0], 2),
     }
 

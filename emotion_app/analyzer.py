@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
+
 from emotion_app import audio, timeline
 from emotion_app.baseline import Baseline, adjusted
 from emotion_app.baseline_files import BaselineStore, read_rule
@@ -23,6 +25,7 @@ from emotion_app.notes import Note
 from emotion_app.pool import Loaded, ModelPool, ModelStatus
 from emotion_app.settings import Settings
 from emotion_app.types import (
+    SAMPLE_RATE,
     Adjusted,
     BaselineRule,
     Embedding,
@@ -34,9 +37,11 @@ from emotion_app.types import (
     Timing,
     Waveform,
 )
+from emotion_app.vad import shared_network
 
 Source = audio.Source | Waveform
 Step = Literal["decode", "load", "download", "queue", "infer"]
+WARM_S = 3  # a live window
 WAIT_S = 0.25  # how often a waiting caller looks at cancellation and at the health of the model thread
 
 
@@ -247,8 +252,13 @@ class Analyzer:
         return self.pool.status(model)
 
     def preload(self) -> ModelInfo:
-        """Load the configured model now."""
-        return self.pool.get().engine.info
+        """Load the configured model and the speech detector, and compute one window, so that no kernel is new later."""
+        engine = self.pool.get().engine
+        shared_network()
+        silence = Waveform(np.zeros(WARM_S * SAMPLE_RATE, np.float32))
+        for one in dict.fromkeys((engine, engine.interim)):
+            self.batcher.submit(one, silence, deadline_s=self.settings.limits.deadline_s).result()
+        return engine.info
 
     def load(self) -> Load:
         """State of the queue."""

@@ -1,8 +1,8 @@
 """The bounded queue in front of the model, and the one thread that runs it.
 
 Thread-safety: callers only touch the queue under its lock and wait on futures; engines are called by the worker
-thread alone. Two lanes, ``upload`` and ``stream``, take turns step by step: a long upload is computed batch by
-batch and gives way to waiting live windows after each, and live windows leave every second turn to uploads.
+thread alone. Three lanes take turns step by step: ``stream`` (windows of live streams), ``final`` (their utterances)
+and ``upload``. A long clip is computed batch by batch, and the other lanes have their turn after each: none starves.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from emotion_app.types import FrameOutput, Waveform
 
 log = logging.getLogger(__name__)
 
-Lane = Literal["upload", "stream"]
+Lane = Literal["stream", "final", "upload"]
+LANES: tuple[Lane, ...] = ("stream", "final", "upload")
 BATCHABLE_S = 4.0  # only clips up to this length wait for company; longer ones fill the machine alone
 HANG_BASE_S = 30.0  # a step that takes longer than this plus HANG_FACTOR x its audio is taken for dead
 HANG_FACTOR = 10.0
@@ -80,7 +81,7 @@ class Batcher:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._lanes: dict[Lane, deque[_Request]] = {"upload": deque(), "stream": deque()}
+        self._lanes: dict[Lane, deque[_Request]] = {lane: deque() for lane in LANES}
         self._wake = threading.Condition()
         self._worker: threading.Thread | None = None
         self._generation = 0
@@ -109,7 +110,7 @@ class Batcher:
             waveform: the clip.
             deadline_s: seconds it may wait; then its future fails with INFERENCE_TIMEOUT.
             features: keep (T, D) features.
-            lane: ``stream`` for live windows.
+            lane: ``stream`` for live windows, ``final`` for their utterances.
             key: a waiting request of the same lane and key is replaced (its future fails with CANCELLED).
             progress: called from the model thread with the share done.
             cancel: checked before and between steps.
@@ -220,8 +221,6 @@ class Batcher:
     def _take_batch(self, lane: Lane) -> list[_Request]:
         """The first request of the lane with those behind it that may share its batch."""
         queue = self._lanes[lane]
-        if not queue:
-            return []
         batch = [queue.popleft()]
         if batch[0].waveform.duration_s <= BATCHABLE_S:
             for request in list(queue):
@@ -234,38 +233,36 @@ class Batcher:
     # -- the worker ----------------------------------------------------------------------------------------------
 
     def _work(self, generation: int) -> None:
-        upload: _Work | None = None
-        turn: Lane = "stream"
+        at_work: dict[Lane, _Work] = {}
+        turn = 0
         while True:
             with self._wake:
-                while not upload and not any(self._lanes.values()) and not self._closed:
+                while not at_work and not any(self._lanes.values()) and not self._closed:
                     self._wake.wait()
                 if self._closed or generation != self._generation:
-                    if upload:
-                        upload.fail(BusyError("SHUTTING_DOWN"))
+                    for work in at_work.values():
+                        work.fail(BusyError("SHUTTING_DOWN"))
                     return
                 self._wait_for_company()
                 gone = self._sort_out()
-                stream = self._take_batch("stream") if turn == "stream" or not (upload or self._lanes["upload"]) else []
-                new_upload = self._take_batch("upload") if not stream and upload is None else []
-                self._running += stream + new_upload
+                order = LANES[turn:] + LANES[:turn]
+                lane = next((name for name in order if name in at_work or self._lanes[name]), None)
+                if lane is not None and lane not in at_work:
+                    batch = self._take_batch(lane)
+                    at_work[lane] = _Work(batch)
+                    self._running += batch
             for request, error in gone:
                 request.fail(error)
-            if stream:
-                turn = "upload"
-                work = _Work(stream)
-                while self._step(work, generation):
-                    pass
-            else:
-                turn = "stream"
-                upload = _Work(new_upload) if new_upload else upload
-                if upload and not self._step(upload, generation):
-                    upload = None
+            if lane is not None:
+                turn = (LANES.index(lane) + 1) % len(LANES)
+                if not self._step(at_work[lane], generation):
+                    del at_work[lane]
 
     def _wait_for_company(self) -> None:
         """A short upload waits a moment, so that a burst of clips is computed together."""
         queue = self._lanes["upload"]
-        alone = len(queue) == 1 and not self._lanes["stream"] and queue[0].waveform.duration_s <= BATCHABLE_S
+        others = any(self._lanes[lane] for lane in LANES if lane != "upload")
+        alone = len(queue) == 1 and not others and queue[0].waveform.duration_s <= BATCHABLE_S
         if alone and self._limits.batch_wait_ms > 0 and self._limits.batch_clips > 1:
             self._wake.wait(self._limits.batch_wait_ms / 1000)
 

@@ -117,6 +117,7 @@ class Engine:
         self._cpu_until = 0.0
         self._max_batch = max_batch
         self.oom_steps = 0  # how often memory ran out, for the metric
+        self._interim: Engine | None = None
 
     @property
     def info(self) -> ModelInfo:
@@ -127,6 +128,14 @@ class Engine:
     def model(self) -> FrameModel:
         """The network on its preferred device."""
         return self._model
+
+    @property
+    def interim(self) -> Engine:
+        """Who computes the passing windows of live streams: itself, or the same weights in a cheaper precision."""
+        if self._interim is None:
+            make: Callable[[], FrameModel] | None = getattr(self._model, "interim", None)
+            self._interim = Engine(make(), max_batch=self._max_batch) if make else self
+        return self._interim
 
     def run(
         self,

@@ -8,7 +8,9 @@ torch only opens the archive. The package itself is not imported: doing so sets 
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -23,6 +25,7 @@ _CONTEXT = 64  # samples of the window before that the network sees too
 _STATE = 128  # width of the LSTM
 _FFT, _STRIDE, _BINS = 256, 128, 129
 _PACKAGE = "silero_vad"
+_one_reader = threading.Lock()
 
 Cause = Literal["silence", "end", "max_length", "gap"]
 
@@ -119,6 +122,21 @@ class SileroVad:
         state.hidden = opened[3 * n :] * np.tanh(state.cell)
         state.context = padded[WINDOW : WINDOW + _CONTEXT]
         return float(_sigmoid(np.maximum(state.hidden, 0) @ self._out + self._out_bias))
+
+
+def shared_network() -> SileroVad:
+    """The network of this process, read at the first call; thread-safe.
+
+    Raises:
+        ModelError: as ``SileroVad``.
+    """
+    with _one_reader:
+        return _shared()
+
+
+@cache
+def _shared() -> SileroVad:
+    return SileroVad()
 
 
 class SpeechDetector:

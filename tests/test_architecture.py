@@ -24,7 +24,7 @@ FENCED = {  # package -> where it may be imported
     "typer": {"cli"},
 }
 LAYERS = [
-    {"labels", "types", "errors", "notes", "settings"},
+    {"labels", "types", "errors", "notes", "settings", "calm"},
     {
         "audio",
         "models",

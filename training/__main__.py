@@ -14,7 +14,8 @@ from emotion_app.errors import EmotionError
 from training import config as settings
 from training.pipeline import Run
 
-STEPS = ("features", "train", "calibrate", "export", "evaluate", "all")
+ALL = ("features", "train", "calibrate", "export", "evaluate")  # in this order
+STEPS = (*ALL, "finetune", "all")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,20 +35,21 @@ def main(arguments: list[str] | None = None) -> int:
         "--device", default=cuda, help="where the network is trained (default: a GPU when there is one)"
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch, and worker processes of features")
-    parser.add_argument("--seed", type=int, help="instead of the config's")
+    parser.add_argument("--seed", type=int, help="one fine-tuning run, instead of the config's seeds")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     torch.set_num_threads(given.threads)
     try:
         config = settings.read(given.config)
         if given.seed is not None:
-            config = dataclasses.replace(config, seed=given.seed)
+            config = dataclasses.replace(config, seeds=(given.seed,))
         run = Run(config, given.manifest, given.cache, given.run, given.threads, given.teacher, given.device)
         weights = given.weights or given.run / "lite.safetensors"
-        for step in STEPS[:-1] if given.step == "all" else (given.step,):
+        for step in ALL if given.step == "all" else (given.step,):
             {
                 "features": run.make_features,
                 "train": run.train,
+                "finetune": run.finetune,
                 "calibrate": run.calibrate,
                 "export": lambda: run.export(weights),
                 "evaluate": lambda: run.evaluate(weights),

@@ -94,11 +94,14 @@ class Config:
     """A whole run; sections of the file have the names of the fields.
 
     Attributes:
+        seed: of the clips' disturbed copies and of the start.
+        seeds: of the fine-tuning runs whose weights are averaged.
         encoder: what to start from: ``smart-turn`` (see ``training.encoder``) or a ``lite.safetensors``.
         interpolate: how far to go from the start to the fine-tuned weights.
     """
 
     seed: int = 0
+    seeds: tuple[int, ...] = (0,)
     encoder: str = "smart-turn"
     batch: int = 32
     interpolate: float = 0.6

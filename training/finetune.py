@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +125,14 @@ def run(
                 },
             )
     return average.eval().cpu()
+
+
+def soup(ends: Sequence[LiteNet]) -> LiteNet:
+    """The mean of the weights of several runs from one start (Wortsman et al. 2022, "Model soups")."""
+    net = copy.deepcopy(ends[0])
+    for mine, *others in zip(net.parameters(), *(end.parameters() for end in ends[1:]), strict=True):
+        mine.data.copy_(torch.stack([mine.data, *(other.data for other in others)]).mean(0))
+    return net.eval()
 
 
 def between(start: LiteNet, end: LiteNet, share: float) -> LiteNet:

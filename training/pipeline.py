@@ -82,12 +82,11 @@ class Run:
         use = [i for i, clip in enumerate(clips) if clip.corpus not in self.config.data.leave_out]
         task = Task.of(clips)
         caches = [features.Cache(self.cache, len(clips), r) for r in range(self.config.data.renditions + 1)]
-        start = self._start(clips, caches, use, task)
-        net = start.net
+        trained = start = self._start(clips, caches, use, task)
         if self.config.finetune.steps:
-            end = self._finetuned(start, clips, caches, use, task)
-            net = finetune.between(start.net, end, self.config.interpolate)
-        trained = self._with_reference(net, clips, caches[0], use, task) if self.config.finetune.steps else start
+            ends = [self._finetuned(start, clips, caches, use, task, seed) for seed in self.config.seeds]
+            net = finetune.between(start.net, finetune.soup(ends), self.config.interpolate)
+            trained = self._with_reference(net, clips, caches[0], use, task)
         for key, value in self.config.heads.offsets.items():
             trained.net.head.bias.data[INDEX[key]] += value
         for key, value in self.config.heads.reference_offsets.items():
@@ -95,6 +94,17 @@ class Run:
         keep(trained, self.folder / "trained.pt")
         self._left_out(trained, clips, caches[0], task)
         return trained
+
+    def finetune(self) -> None:
+        """The runs of ``config.seeds`` alone, so that several can go on beside each other; ``train`` takes them up."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        clips = self.clips
+        use = [i for i, clip in enumerate(clips) if clip.corpus not in self.config.data.leave_out]
+        task = Task.of(clips)
+        caches = [features.Cache(self.cache, len(clips), r) for r in range(self.config.data.renditions + 1)]
+        start = self._start(clips, caches, use, task)
+        for seed in self.config.seeds:
+            self._finetuned(start, clips, caches, use, task, seed)
 
     def calibrate(self) -> Trained:
         """Temperatures of both heads, fitted on a corpus that was not trained on."""
@@ -172,7 +182,7 @@ class Run:
         return Trained(net, bias, centre)
 
     def _finetuned(
-        self, start: Trained, clips: list[Clip], caches: list[features.Cache], use: list[int], task: Task
+        self, start: Trained, clips: list[Clip], caches: list[features.Cache], use: list[int], task: Task, seed: int
     ) -> LiteNet:
         config = self.config
         with Progress() as bar:
@@ -181,16 +191,16 @@ class Run:
             def tell(step: int, loss: float) -> None:
                 bar.update(line, completed=step, description=f"fine-tuning, loss {loss:.3f}")
                 if step % finetune.SAVE_EVERY == 0:
-                    log.info("step %d of %d, loss %.3f", step, config.finetune.steps, loss)
+                    log.info("seed %d, step %d of %d, loss %.3f", seed, step, config.finetune.steps, loss)
 
             return finetune.run(
                 start.net,
-                lambda step: iter(self._stream(clips, caches, use, config.batch, config.seed + 1000 + step)),
+                lambda step: iter(self._stream(clips, caches, use, config.batch, 100_000 * (seed + 1) + step)),
                 task,
                 start.centre,
                 config.finetune,
-                self.folder / "last.pt",
-                config.seed,
+                self.folder / f"last-{seed}.pt",
+                seed,
                 tell,
                 self._lesson(clips, caches[0]),
                 self.device,

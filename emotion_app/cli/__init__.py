@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from emotion_app import logs
+from emotion_app import calm, logs
 from emotion_app.cli.analyze import analyze
 from emotion_app.cli.baseline import baseline_app
 from emotion_app.cli.batch import batch
@@ -24,7 +24,6 @@ from emotion_app.cli.evaluate import evaluate
 from emotion_app.cli.models import models_app
 from emotion_app.cli.stream import stream
 from emotion_app.errors import EmotionError
-from emotion_app.models.loader import calm_threads
 from emotion_app.settings import read_settings
 
 app = typer.Typer(
@@ -47,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     Args:
         argv: arguments without the program's name; default ``sys.argv[1:]``.
     """
-    calm_threads()  # before anything imports torch
+    calm.calm_threads()  # importing it did; said here because it matters
     logging.basicConfig(
         level=os.environ.get("EMOTION_LOG_LEVEL", "WARNING"), format="%(levelname)s %(name)s: %(message)s"
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emotion_app.calm import calm_threads
 from emotion_app.errors import EmotionError, ModelError
 from emotion_app.models import hub
 from emotion_app.models.catalog import AUTO, LITE, MAIN, KnownModel, find, is_hub_id, known_models
@@ -39,7 +40,6 @@ __all__ = [
 ]
 
 Report = hub.Report
-KERNELS_KEPT = "64"  # compiled kernels by shape: more than one pass of the large model needs
 GET_LARGE = f"get it with: emotion-app models get {MAIN}"
 GET_LARGE_ZH = f"获取方法：emotion-app models get {MAIN}"
 
@@ -94,19 +94,6 @@ def thread_count(settings: Settings) -> int:
         return max(1, len(os.sched_getaffinity(0)))
     except AttributeError:  # not on macOS and Windows
         return max(1, os.cpu_count() or 1)
-
-
-def calm_threads() -> None:
-    """Settings that torch's libraries read when it is first imported (``cli`` and ``app`` call this before).
-
-    Idle OpenMP threads sleep instead of spin: on two cores shared with others, a 1 s clip took 1.90 s with libgomp's
-    default and 0.24 s so. oneDNN and torch keep a compiled kernel for each tensor shape, 1,024 of them by default:
-    660 clips of mixed lengths took the embedded model from 444 to 720 MB and on; with bounded caches it stays level.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS_KEPT)
-    os.environ.setdefault("LRU_CACHE_CAPACITY", KERNELS_KEPT)
 
 
 def resolve(name: str, settings: Settings) -> Choice:
@@ -247,7 +234,7 @@ def _load_lite(settings: Settings) -> FrameModel:
         return load_onnx_lite(settings)
     from emotion_app.models.lite import load_lite
 
-    return load_lite(thread_count(settings))
+    return load_lite(thread_count(settings), precision=settings.precision)
 
 
 def _load_emotion2vec(choice: Choice, directory: Path, settings: Settings, report: Report) -> FrameModel:

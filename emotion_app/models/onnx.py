@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from emotion_app.models.weights import Checkpoint
 
 Kind = Literal["fp32", "fp16", "int8"]
-GRAPHS = 2  # counts changes of the graphs: files that this program wrote for itself before are written anew
+GRAPHS = 3  # counts changes of the graphs: files that this program wrote for itself before are written anew
 KINDS: tuple[Kind, ...] = ("fp32", "fp16", "int8")
 ALLOWED: dict[str, float] = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.15}  # largest score difference to torch in fp32
 PLAN = WindowPlan(whole_s=40.0, body_s=27.0, context_s=3.0)  # the attention matrix is written out: 260 MB at 40 s
@@ -129,9 +129,9 @@ def load_onnx(checkpoint: Checkpoint, settings: Settings) -> OnnxModel:
 
 def load_onnx_lite(settings: Settings) -> OnnxModel:
     """The embedded model with onnxruntime."""
-    from emotion_app.models.lite import load_lite
+    from emotion_app.models.lite import read_lite
 
-    kind, version = _kind(settings), load_lite(0).info.sha256 or "0"
+    kind, version = _kind(settings), read_lite().info.sha256 or "0"
     path = settings.models_dir / "onnx" / f"lite-{version[:16]}-{GRAPHS}.{kind}.onnx"
     if not path.is_file():
         _export_lite(settings, path, kind)
@@ -214,13 +214,13 @@ def _export_checkpoint(checkpoint: Checkpoint, settings: Settings, target: Path,
 
 
 def _export_lite(settings: Settings, target: Path, kind: Kind) -> Exported:
-    from emotion_app.models.lite import load_lite
+    from emotion_app.models.lite import PLAN, LiteModel, read_lite
     from emotion_app.models.onnx_networks import lite_graph
 
-    lite = load_lite(0)
-    facts = _facts(replace(lite.info, precision=kind), lite.plan, True)
+    lite = read_lite()
+    facts = _facts(replace(lite.info, precision=kind), PLAN, True)
     model = lite_graph(lite, kind == "fp16", facts)
-    return _write(model, target, kind, settings, lite)
+    return _write(model, target, kind, settings, LiteModel(lite))
 
 
 def _facts(info: ModelInfo, plan: WindowPlan, normalize: bool) -> dict[str, str]:

@@ -17,7 +17,7 @@ from emotion_app.models.onnx_graph import Graph
 from emotion_app.types import EXCLUDED_LOGIT, Floats
 
 if TYPE_CHECKING:
-    from emotion_app.models.lite import LiteModel
+    from emotion_app.models.lite import LiteWeights
 
 State = Mapping[str, Floats]
 
@@ -151,15 +151,14 @@ def _norm(graph: Graph, state: State, name: str, config: NetworkConfig, x: str) 
     return graph.norm(x, state.get(name + ".weight", config.dim), state.get(name + ".bias"), config.norm_eps)
 
 
-def lite_graph(lite: LiteModel, half: bool, facts: Mapping[str, str]) -> onnx.ModelProto:
+def lite_graph(lite: LiteWeights, half: bool, facts: Mapping[str, str]) -> onnx.ModelProto:
     """The embedded model for clips of 400 samples to 8 s: mel frames, stem, blocks, heads.
 
     Outputs ``features`` (T, D), ``logits`` (T, 9) and, where it has a baseline rule, ``reference_logits`` (T, 9).
     """
-    from emotion_app.models.lite import MIN_TRUST
     from emotion_app.models.lite_network import HEADS, STRIDE, WIDTH
 
-    graph, net, rule = Graph(half), lite._net, lite.baseline_rule
+    graph, net, rule = Graph(half), lite.net, lite.baseline
     state = {key: value.float().numpy() for key, value in net.state_dict().items()}
     x = _log_mels(graph, net.encoder.shape.floor)  # (1, M, 80)
     x = graph.swap(graph.op("Div", graph.op("Add", x, graph.constant(4.0)), graph.constant(4.0)))
@@ -177,13 +176,11 @@ def lite_graph(lite: LiteModel, half: bool, facts: Mapping[str, str]) -> onnx.Mo
     x = graph.op("Concat", *heard, axis=2) if len(heard) > 1 else heard[0]
     x = graph.op("Mul", graph.op("Sub", x, graph.constant(state["mean"])), graph.constant(state["scale"]))
     heard_by_heads = graph.op("Squeeze", x, graph.constant([0]))
-    # lite.trust: 2 T / full - 1, between MIN_TRUST and 1
     share = graph.constant(1.0)
-    if lite._full_frames:
-        share = graph.op("Cast", frames, to=onnx.TensorProto.FLOAT)
-        share = graph.op("Sub", graph.op("Mul", share, graph.constant(2.0 / lite._full_frames)), graph.constant(1.0))
-        share = graph.op("Max", graph.op("Min", share, graph.constant(1.0)), graph.constant(MIN_TRUST))
-    features = _drawn(graph, heard_by_heads, lite._rest.numpy(), share)
+    if lite.full_frames:
+        logits = graph.linear(heard_by_heads, state["head.weight"], state["head.bias"], exact=True)
+        share = _trust(graph, logits, frames, lite.full_frames)
+    features = _drawn(graph, heard_by_heads, lite.rest.numpy(), share)
     outputs = {
         "features": (features, net.encoder.shape.dim),
         "logits": (graph.linear(features, state["head.weight"], state["head.bias"], exact=True), N_EMOTIONS),
@@ -192,6 +189,25 @@ def lite_graph(lite: LiteModel, half: bool, facts: Mapping[str, str]) -> onnx.Mo
         reference = graph.linear(heard_by_heads, state["reference.weight"], None, exact=True)
         outputs["reference_logits"] = (_drawn(graph, reference, rule.g, share), N_EMOTIONS)
     return graph.model(outputs, facts)
+
+
+def _trust(graph: Graph, logits: str, frames: str, full_frames: int) -> str:
+    """``lite.trust`` as nodes: (T, 9) logits and (1,) number of frames -> (1,) share."""
+    from emotion_app.models.lite import SHARES, SURE, UNKNOWN
+
+    mean = graph.op("ReduceMean", logits, axes=[0], keepdims=1)  # (1, 9)
+    scores = graph.op("Softmax", graph.op("Mul", mean, graph.constant(SHARES[:, None])), axis=-1)
+    best = graph.op("ReduceMax", scores, axes=[1], keepdims=1)  # (32, 1)
+    fits = graph.op("Less", best, graph.constant(SURE))
+    shares = graph.op("Where", fits, graph.constant(SHARES[:, None]), graph.constant(SHARES[0]))
+    snippet = graph.op("ReduceMax", shares, axes=[0, 1], keepdims=0)
+    length = graph.op("Cast", frames, to=onnx.TensorProto.FLOAT)
+    longer = graph.op("Sub", graph.op("Mul", length, graph.constant(2.0 / full_frames)), graph.constant(1.0))
+    share = graph.op("Where", graph.op("Less", length, graph.constant(0.75 * full_frames)), snippet, longer)
+    label = graph.op("ArgMax", mean, axis=1, keepdims=0)  # (1,)
+    heard_as_noise = graph.op("Equal", label, graph.constant([UNKNOWN]))
+    one = graph.constant(1.0)
+    return graph.op("Where", heard_as_noise, one, graph.op("Min", share, one))
 
 
 def _drawn(graph: Graph, x: str, rest: Floats, share: str) -> str:

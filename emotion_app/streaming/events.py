@@ -65,11 +65,16 @@ class SessionCreated(Event):
 
 
 class SessionReady(Event):
-    """The model is loaded; ``notes`` say when another one answers than was asked for, or in another precision."""
+    """The model is loaded; ``notes`` say when another one answers than was asked for, or in another precision.
+
+    ``window_precision`` is that of interval results: the embedded model computes them in bf16 where that is faster.
+    Final results are always in ``precision``.
+    """
 
     type: Literal["session.ready"] = "session.ready"
     model: str
     precision: str
+    window_precision: str
     device: str
     embedded: bool
     notes: tuple[str, ...] = ()

@@ -228,6 +228,7 @@ class Live:
             SessionReady(
                 model=info.name,
                 precision=info.precision,
+                window_precision=loaded.engine.interim.info.precision,
                 device=info.device,
                 embedded=info.embedded,
                 notes=tuple(n.text("en") for n in notes),
@@ -277,16 +278,18 @@ class Live:
             return
         waveform = Waveform(request.samples, "window")
         try:
-            future = self._submit(self._loaded, waveform, self._limits.stream_deadline_s, self.name)
+            future = self._shared.analyzer.batcher.submit(
+                self._loaded.engine.interim,
+                waveform,
+                deadline_s=self._limits.stream_deadline_s,
+                lane="stream",
+                key=self.name,
+                cancel=self._cancel,
+            )
         except BusyError as error:
             self._failed(request, error)
         else:
             asyncio.wrap_future(future).add_done_callback(partial(self._window_done, request, self._loaded))
-
-    def _submit(self, loaded: Loaded, waveform: Waveform, deadline_s: float, key: str | None) -> Future[Answer]:
-        return self._shared.analyzer.batcher.submit(
-            loaded.engine, waveform, deadline_s=deadline_s, lane="stream", key=key, cancel=self._cancel
-        )
 
     def _window_done(self, request: Request, loaded: Loaded, future: asyncio.Future[Answer]) -> None:
         if future.cancelled() or self._cancel.is_set():
@@ -326,7 +329,9 @@ class Live:
         while True:
             left = self._limits.deadline_s - (time.monotonic() - began)
             try:
-                return self._submit(loaded, waveform, max(0.0, left), None)
+                return self._shared.analyzer.batcher.submit(
+                    loaded.engine, waveform, deadline_s=max(0.0, left), lane="final", cancel=self._cancel
+                )
             except BusyError as error:
                 if error.code != "BUSY" or left <= 0:
                     raise

@@ -31,7 +31,7 @@ from emotion_app.streaming.live import Link, Live, Shared
 from emotion_app.streaming.protocol import Config, SessionUpdate
 from emotion_app.streaming.session import Session
 from emotion_app.streaming.webhook import Webhook
-from emotion_app.vad import SileroVad
+from emotion_app.vad import SileroVad, shared_network
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class StreamManager:
         if self.full:
             raise self.refusal()
         if self._network is None:
-            self._network = await asyncio.get_running_loop().run_in_executor(self._threads, SileroVad)
+            self._network = await asyncio.get_running_loop().run_in_executor(self._threads, shared_network)
             if self.full:
                 raise self.refusal()
         watched = config.model_copy(update={"alerts": (*self._rules, *config.alerts)})
@@ -253,7 +253,9 @@ class StreamManager:
             settings = self._analyzer.settings
             if model in known and known[model].family != "lite" and model_path(model, settings) is None:
                 raise ModelError("MODEL_MISSING", name=model)
-        return self._analyzer.pool.get(model)
+        loaded = self._analyzer.pool.get(model)
+        _ = loaded.engine.interim  # made here, in a thread
+        return loaded
 
     # -- time ----------------------------------------------------------------------------------------------------
 

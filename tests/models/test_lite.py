@@ -8,12 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from emotion_app import audio
 from emotion_app.errors import ModelError
 from emotion_app.labels import INDEX
-from emotion_app.models.lite import PLAN, WEIGHTS, LiteModel, load_lite
+from emotion_app.models.lite import PLAN, SURE, UNKNOWN, WEIGHTS, LiteModel, load_lite, trust
 from emotion_app.models.melspec import MelPower, mel_filters
-from emotion_app.types import MIN_SAMPLES, Floats, n_frames
+from emotion_app.settings import Limits
+from emotion_app.types import MIN_SAMPLES, SAMPLE_RATE, Floats, n_frames
+
+CLIPS = Path(__file__).parents[2] / "examples" / "clips"
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +146,28 @@ def test_import_loads_no_training_and_no_audio_library() -> None:
     bad = "{'training', 'librosa', 'torchaudio'} & set(sys.modules)"
     code = f"import sys, emotion_app.models.lite; sys.exit(str({bad}) if {bad} else 0)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_interim_windows_are_close_to_final_answers_and_say_their_precision(model: LiteModel) -> None:
+    quick = load_lite(0, precision="bf16")
+    assert (quick.info.precision, model.info.precision, quick.interim) == ("bf16", "fp32", None)
+    assert load_lite(0, precision="fp32").interim is None
+    for path in sorted(CLIPS.glob("*.flac")):
+        sound = audio.load(path, limits=Limits()).samples[: 3 * SAMPLE_RATE]
+        mine, theirs = (m.forward([m.prepare(sound)])[0].logits.mean(0) for m in (model, quick))
+        assert np.abs(softmax(mine) - softmax(theirs)).max() < 0.03
+
+
+def test_threads_are_given_back(model: LiteModel) -> None:
+    before = torch.get_num_threads()
+    model.forward([np.zeros(SAMPLE_RATE, np.float32)])
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("frames", [10, 30, 60, 74])
+def test_no_emotion_is_confident_in_a_snippet_and_its_label_stays(frames: int) -> None:
+    dice = np.random.default_rng(frames)
+    for logits in dice.normal(0, 4, (200, 9)).astype(np.float32):
+        drawn = softmax(trust(logits, frames, 100) * logits)
+        assert drawn.argmax() == logits.argmax()
+        assert drawn.max() < SURE or drawn.argmax() == UNKNOWN

@@ -120,15 +120,15 @@ def test_features_go_on_where_they_stopped(folder: Path, done: Path) -> None:
 
 def test_a_finished_run_stays_as_it_is_and_a_longer_one_goes_on(folder: Path, done: Path) -> None:
     run = Run(config.read(folder / "c.toml"), folder / "manifest.csv", folder / "cache", done)
-    before = torch.load(done / "last.pt", weights_only=True)["student"]["encoder.blocks.0.fc1.weight"]
+    before = torch.load(done / "last-0.pt", weights_only=True)["student"]["encoder.blocks.0.fc1.weight"]
     run.train()
     assert torch.equal(
-        before, torch.load(done / "last.pt", weights_only=True)["student"]["encoder.blocks.0.fc1.weight"]
+        before, torch.load(done / "last-0.pt", weights_only=True)["student"]["encoder.blocks.0.fc1.weight"]
     )
     longer = replace(run, config=replace(run.config, finetune=replace(run.config.finetune, steps=6, frozen_blocks=-1)))
-    (done / "last.pt").unlink()
+    (done / "last-0.pt").unlink()
     longer.train()
-    assert torch.load(done / "last.pt", weights_only=True)["step"] == 6
+    assert torch.load(done / "last-0.pt", weights_only=True)["step"] == 6
 
 
 def test_leaving_a_corpus_out(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
