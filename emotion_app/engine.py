@@ -184,10 +184,10 @@ class Engine:
             if len(cuts) > 1:
                 sums[-1].notes.append(Note("windowed", {"window_s": plan.body_s, "context_s": plan.context_s}))
             pieces += [_Piece(clip, *cut) for cut in cuts]
-        scales = [self._model.prepare(wave.samples) for wave in waveforms]
+        scales = [self._model.scale(wave.samples) for wave in waveforms]
         done, all_frames = 0, sum(s.total for s in sums)
         for batch in self._batches(pieces):
-            waves = [scales[p.clip][p.first * HOP_SAMPLES : p.first * HOP_SAMPLES + p.n_samples] for p in batch]
+            waves = [scales[p.clip](waveforms[p.clip].samples[p.first * HOP_SAMPLES :][: p.n_samples]) for p in batch]
             arrays = self._forward(waves, [sums[p.clip].notes for p in batch])
             for piece, answer in zip(batch, arrays, strict=True):
                 sums[piece.clip].add(piece, answer)

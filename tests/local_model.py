@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from emotion_app.models import FrameArrays, WindowPlan
+from emotion_app.models.scale import Scale, Scaled, standardise
 from emotion_app.types import HOP_SAMPLES, MIN_SAMPLES, Floats, ModelInfo, n_frames
 
 
-class LocalModel:
+class LocalModel(Scaled):
     """Frame ``t`` is a projection of samples ``[320 t, 320 t + 400)``: windows and batches change nothing."""
 
     def __init__(
@@ -27,8 +28,8 @@ class LocalModel:
         self._in = random.normal(size=(MIN_SAMPLES, 16)).astype(np.float32) / 20
         self._head = random.normal(size=(16, 9)).astype(np.float32)
 
-    def prepare(self, samples: Floats) -> Floats:
-        return ((samples - samples.mean()) / np.sqrt(samples.var() + 1e-5)).astype(np.float32)
+    def scale(self, samples: Floats) -> Scale:
+        return standardise(samples)
 
     def batch_limit(self, n_samples: int) -> int:
         return self._limit

@@ -11,6 +11,7 @@ from emotion_app.batcher import Batcher
 from emotion_app.engine import Engine
 from emotion_app.errors import BusyError, EmotionError, ModelError
 from emotion_app.models import WindowPlan
+from emotion_app.models.scale import Scale
 from emotion_app.settings import Limits
 from emotion_app.types import Waveform
 from tests.local_model import LocalModel
@@ -132,8 +133,8 @@ def test_poison_fails_alone(batcher: Batcher, position: int) -> None:
                 raise ValueError("poison")
             return super().forward(waves)
 
-        def prepare(self, samples):
-            return samples
+        def scale(self, samples):
+            return Scale()
 
     gate, _ = held(batcher)
     engine, plain = Engine(Poisoned()), Poisoned(limit=1)

@@ -91,7 +91,7 @@ class Augmenter:
         return bool(self.rng.random() < probability)
 
     def _trim(self, mels: Floats) -> Floats:
-        active = np.flatnonzero(active_frames(10**mels))
+        active = np.flatnonzero(active_frames((10**mels).mean(axis=1, dtype=np.float64)))
         margin = self.rng.integers(3, 25)
         return mels[max(0, active[0] - margin) : active[-1] + margin]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from emotion_app.models.scale import Scale
 from emotion_app.types import BaselineRule, Floats, ModelInfo
 
 
@@ -42,12 +43,12 @@ class FrameModel(Protocol):
     info: ModelInfo
     plan: WindowPlan
 
-    def prepare(self, samples: Floats) -> Floats:
-        """Whole-clip normalisation, (n,) -> (n,): done once, before any cutting into windows."""
+    def scale(self, samples: Floats) -> Scale:
+        """Whole-clip normalisation of (n,) samples: found once, before any cutting into windows."""
         ...
 
     def forward(self, waves: Sequence[Floats]) -> list[FrameArrays]:
-        """Frames of several prepared waves of at least 400 samples, each as if it were alone (fp32: to 1e-6)."""
+        """Frames of several scaled waves of at least 400 samples, each as if it were alone (fp32: to 1e-6)."""
         ...
 
     def batch_limit(self, n_samples: int) -> int:

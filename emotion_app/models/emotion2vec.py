@@ -13,6 +13,7 @@ from emotion_app.labels import N_EMOTIONS
 from emotion_app.models import FrameArrays, WindowPlan
 from emotion_app.models.config import NetworkConfig
 from emotion_app.models.network import Network
+from emotion_app.models.scale import Scale, Scaled, standardise
 from emotion_app.notes import Note
 from emotion_app.types import EXCLUDED_LOGIT, SAMPLE_RATE, Floats, ModelInfo
 
@@ -24,7 +25,7 @@ HEAD = ("proj.weight", "proj.bias")
 GPU_BATCH_S = 240.0  # of sound in one pass; not measured yet
 
 
-class Emotion2vec:
+class Emotion2vec(Scaled):
     """A checkpoint ready to answer.
 
     Args:
@@ -54,13 +55,9 @@ class Emotion2vec:
         self._head = tuple(state[name][[row for row, _ in kept]].to(self._device, torch.float32) for name in HEAD)
         self._places = [index for _, index in kept]
 
-    def prepare(self, samples: Floats) -> Floats:
-        """The whole waveform to mean 0 and variance 1, if the checkpoint was trained so; (n,) -> (n,)."""
-        if not self._normalize:
-            return samples
-        with torch.inference_mode():
-            wave = torch.from_numpy(np.ascontiguousarray(samples))
-            return F.layer_norm(wave, wave.shape).numpy()
+    def scale(self, samples: Floats) -> Scale:
+        """The whole waveform to mean 0 and variance 1, if the checkpoint was trained so."""
+        return standardise(samples) if self._normalize else Scale()
 
     def forward(self, waves: Sequence[Floats]) -> list[FrameArrays]:
         """Frames of prepared waves of at least 400 samples; a clip's numbers do not depend on its company."""

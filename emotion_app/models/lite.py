@@ -24,7 +24,8 @@ from emotion_app.labels import INDEX, N_EMOTIONS
 from emotion_app.models import FrameArrays, WindowPlan
 from emotion_app.models.lite_network import LiteNet, Shape
 from emotion_app.models.lite_packed import PackedNet
-from emotion_app.models.melspec import LEVEL, MelPower, level
+from emotion_app.models.melspec import LEVEL, MelPower, level_of
+from emotion_app.models.scale import Scale, Scaled
 from emotion_app.types import MIN_SAMPLES, SAMPLE_RATE, BaselineRule, Floats, ModelInfo
 
 WEIGHTS = Path(__file__).with_name("lite.safetensors")
@@ -60,7 +61,7 @@ class LiteWeights:
         return -torch.linalg.pinv(self.net.head.weight) @ self.net.head.bias
 
 
-class LiteModel:
+class LiteModel(Scaled):
     """``FrameModel`` of the embedded weights; one thread at a time.
 
     Args:
@@ -84,13 +85,13 @@ class LiteModel:
         self._mel_power = MelPower()
         self._packed = PackedNet(weights.net, DTYPES[weights.info.precision])
 
-    def prepare(self, samples: Floats) -> Floats:
+    def scale(self, samples: Floats) -> Scale:
         """Bring the active part of the clip to one level: the answer does not depend on the recording gain."""
         if len(samples) < MIN_SAMPLES:
-            return samples
+            return Scale()
         with torch.inference_mode():
-            power = self._mel_power(torch.from_numpy(np.ascontiguousarray(samples))).numpy()
-        return samples * np.float32(10 ** ((LEVEL - level(power)) / 2))
+            energy = self._mel_power.energy(torch.from_numpy(np.ascontiguousarray(samples))).numpy()
+        return Scale(gain=float(10 ** ((LEVEL - level_of(energy)) / 2)))
 
     def forward(self, waves: Sequence[Floats]) -> list[FrameArrays]:
         """Frames of prepared waves of 400 samples to 8 s each."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from emotion_app.errors import ModelError, StoreError
 from emotion_app.models import FrameArrays, FrameModel, WindowPlan
+from emotion_app.models.scale import Scale, Scaled, standardise
 from emotion_app.notes import Note
 from emotion_app.settings import Settings
 from emotion_app.types import EXCLUDED_LOGIT, BaselineRule, Floats, ModelInfo
@@ -46,13 +47,13 @@ class Exported:
     difference: float
 
 
-class OnnxModel:
+class OnnxModel(Scaled):
     """An exported model behind the FrameModel contract.
 
     Args:
         session: onnxruntime's InferenceSession.
         info: what to say about it.
-        prepare: whole-clip normalisation.
+        scale: whole-clip normalisation.
         plan: how long clips are cut.
         rule: numbers of the baseline rule, when the model has a reference head.
         notes: what a reader of its results must know.
@@ -62,7 +63,7 @@ class OnnxModel:
         self,
         session: Any,
         info: ModelInfo,
-        prepare: Callable[[Floats], Floats],
+        scale: Callable[[Floats], Scale],
         plan: WindowPlan,
         rule: BaselineRule | None = None,
         notes: tuple[Note, ...] = (),
@@ -72,12 +73,12 @@ class OnnxModel:
         self.plan = plan
         self.baseline_rule = rule
         self._session = session
-        self._prepare = prepare
+        self._scale = scale
         self._names = [output.name for output in session.get_outputs()]
 
-    def prepare(self, samples: Floats) -> Floats:
-        """Whole-clip normalisation, (n,) -> (n,)."""
-        return self._prepare(samples)
+    def scale(self, samples: Floats) -> Scale:
+        """Whole-clip normalisation."""
+        return self._scale(samples)
 
     def forward(self, waves: Sequence[Floats]) -> list[FrameArrays]:
         """Frames of prepared waves, one by one: the graph takes one clip."""
@@ -163,8 +164,8 @@ def open_onnx(path: Path, settings: Settings) -> OnnxModel:
         from emotion_app.models.lite import load_lite
 
         lite = load_lite(0)
-        return OnnxModel(session, info, lite.prepare, plan, lite.baseline_rule, notes)
-    return OnnxModel(session, info, _layer_norm if normalize else _as_it_is, plan, None, notes)
+        return OnnxModel(session, info, lite.scale, plan, lite.baseline_rule, notes)
+    return OnnxModel(session, info, standardise if normalize else _as_it_is, plan, None, notes)
 
 
 def _session(path: Path, settings: Settings) -> tuple[Any, str]:
@@ -291,14 +292,8 @@ def _kind(settings: Settings) -> Kind:
     return settings.precision if settings.precision in ("fp16", "int8") else "fp32"
 
 
-def _layer_norm(samples: Floats) -> Floats:
-    mean = samples.mean(dtype=np.float64)
-    spread = np.sqrt(samples.var(dtype=np.float64) + 1e-5)
-    return ((samples - np.float32(mean)) / np.float32(spread)).astype(np.float32)
-
-
-def _as_it_is(samples: Floats) -> Floats:
-    return samples
+def _as_it_is(samples: Floats) -> Scale:
+    return Scale()
 
 
 def _softmax(logits: Floats) -> Floats:

@@ -19,12 +19,13 @@ from emotion_app.errors import ModelError
 from emotion_app.labels import EMOTIONS
 from emotion_app.models import FrameArrays, WindowPlan
 from emotion_app.models.config import read_config, read_tokens
+from emotion_app.models.scale import Scale, Scaled, standardise
 from emotion_app.types import EXCLUDED_LOGIT, Floats, ModelInfo
 
 PLAN = WindowPlan(whole_s=60.0, body_s=27.0, context_s=3.0)
 
 
-class Reference:
+class Reference(Scaled):
     """FunASR's model.
 
     Args:
@@ -42,15 +43,9 @@ class Reference:
         self._rows = rows
         self._normalize = normalize
 
-    def prepare(self, samples: Floats) -> Floats:
-        """Layer norm of the whole waveform, (n,) -> (n,); windows are not normalised again (see ``forward``)."""
-        import torch
-        import torch.nn.functional as F
-
-        if not self._normalize:
-            return samples
-        wave = torch.from_numpy(np.ascontiguousarray(samples))
-        return F.layer_norm(wave, wave.shape).numpy()
+    def scale(self, samples: Floats) -> Scale:
+        """Layer norm of the whole waveform; windows are not normalised again (see ``forward``)."""
+        return standardise(samples) if self._normalize else Scale()
 
     def forward(self, waves: Sequence[Floats]) -> list[FrameArrays]:
         """Frames of prepared waves, one by one, by FunASR's ``extract_features``."""
