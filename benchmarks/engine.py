@@ -3,9 +3,12 @@
     python benchmarks/engine.py            # every length, cold start, memory; about 15 min on two quiet cores
     python benchmarks/engine.py --quick    # 1, 3 and 10 s
     python benchmarks/engine.py --hour     # also an hour of audio in fp32, in a child process
+    python benchmarks/engine.py --onnx fp32 int8 --lengths 3 10 30 --skip batch  # the exported files beside it
+    python benchmarks/engine.py --lite --onnx fp32 int8 --lengths 3 10 --skip batch  # the embedded model
 
 Weights are random (``emotion_app.testing``): speed and memory do not depend on them. Prints tables and one JSON line.
-Wall and CPU seconds stand side by side: on a busy machine only the CPU seconds and the ratios say something.
+    python benchmarks/engine.py --lite --onnx fp32 int8 --lengths 3 10 --skip batch   # the embedded model
+on both sides. ``stolen`` is the share of time that a virtual machine's host gave to others meanwhile.
 """
 
 from __future__ import annotations
@@ -23,10 +26,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# several networks share this process: with the app's bound of 64 kernels each would throw out those of the others
+os.environ |= {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024", "LRU_CACHE_CAPACITY": "1024"}
 
 import numpy as np
+import psutil
 
-from emotion_app.models.loader import calm_threads, load_model, thread_count
+import emotion_app.calm  # noqa: F401 - before numpy
+from emotion_app.models import FrameModel
+from emotion_app.models.loader import LITE, load_model, thread_count
 from emotion_app.settings import Settings
 from emotion_app.types import SAMPLE_RATE, Floats, Waveform, n_frames
 
@@ -38,13 +46,14 @@ HOUR_AS = {"precision": "fp32", "engine": "torch"}
 
 @dataclass(frozen=True)
 class Cell:
-    """One variant at one length: medians over the rounds, and the least CPU time of any round."""
+    """One variant at one length, medians over the rounds; ratios are to the first variant (FunASR where it runs)."""
 
     variant: str
     seconds: float
     wall_s: float
     cpu_s: float
-    best_cpu_s: float
+    wall_ratio: float
+    cpu_ratio: float
     limit_share: float | None
 
 
@@ -63,18 +72,34 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def alternate(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple[float, float, float]]:
-    """Median wall, median CPU and least CPU of each work, one after the other in every round, after a warm-up."""
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
+Spent = dict[str, list[tuple[float, float]]]  # (wall, CPU) of each work in each round
+
+
+def alternate(works: dict[str, Callable[[], object]], rounds: int) -> Spent:
+    """Every work in every round, one after the other, after a warm-up."""
+    taken: Spent = {name: [] for name in works}
     for turn in range(rounds + 1):
         for name, work in works.items():
             spent = timed(work)
             if turn:
                 taken[name].append(spent)
-    return {
-        name: (statistics.median(w for w, _ in rows), statistics.median(c for _, c in rows), min(c for _, c in rows))
-        for name, rows in taken.items()
-    }
+    return taken
+
+
+def middle(spent: Spent, name: str, column: int) -> float:
+    """Median wall (0) or CPU (1) seconds."""
+    return statistics.median(row[column] for row in spent[name])
+
+
+def ratio(spent: Spent, base: str, name: str, column: int) -> float:
+    """Median over the rounds of base / name."""
+    return statistics.median(b[column] / n[column] for b, n in zip(spent[base], spent[name], strict=True))
+
+
+def stolen_share(before: object, after: object) -> float:
+    """Share of the time between two ``psutil.cpu_times()`` that the host gave to other machines."""
+    spent = sum(after) - sum(before)  # type: ignore[arg-type, call-overload]
+    return (getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)) / spent if spent else 0.0
 
 
 def flops(directory: Path, seconds: float) -> dict[str, float]:
@@ -121,66 +146,78 @@ def gemms(rows: int, precision: str) -> tuple[Callable[[], object], float]:
     return work, sum(2.0 * rows * n * k for n, k in shapes)
 
 
-def lengths_table(directory: Path, settings: Settings, lengths: list[float], rounds: int) -> list[Cell]:
+def variants(name: str, settings: Settings, onnx: list[str]) -> dict[str, FrameModel]:
+    """Our ways to run a model."""
+    ours = OURS if name != LITE else ("fp32", "bf16")
+    models = {p: load_model(name, settings.model_copy(update={"precision": p})) for p in ours}
+    for kind in onnx:
+        wanted = settings.model_copy(update={"precision": kind, "engine": "onnx"})
+        models[f"onnx {kind}"] = load_model(name, wanted)
+    return models
+
+
+def lengths_table(name: str, settings: Settings, lengths: list[float], rounds: int, onnx: list[str]) -> list[Cell]:
     """Every variant at every length, with the product rate of this machine measured in the same rounds."""
     from emotion_app.engine import Engine
 
-    models = {p: load_model(str(directory), settings.model_copy(update={"precision": p})) for p in OURS}
-    theirs = load_model(str(directory), settings.model_copy(update={"engine": "funasr"}))
+    models = variants(name, settings, onnx)
+    theirs = None if name == LITE else load_model(name, settings.model_copy(update={"engine": "funasr"}))
     cells: list[Cell] = []
     for seconds in lengths:
         wave = Waveform(clip(seconds))
         works: dict[str, Callable[[], object]] = {}
-        if seconds <= FUNASR_MAX_S:
+        if theirs and seconds <= FUNASR_MAX_S:
             works["funasr"] = lambda w=wave: theirs.forward([theirs.prepare(w.samples)])
         limits = {}
-        for name, model in models.items():
-            works[name] = lambda m=model, w=wave: Engine(m).run([w])
-            rows = min(n_frames(len(wave.samples)), int(model.plan.whole_s * 50)) + 10
-            works[f"products {name}"], limits[name] = gemms(rows, name)
+        for variant, model in models.items():
+            works[variant] = lambda m=model, w=wave: Engine(m).run([w])
+            if name != LITE and variant in OURS:
+                rows = min(n_frames(len(wave.samples)), int(model.plan.whole_s * 50)) + 10
+                works[f"products {variant}"], limits[variant] = gemms(rows, variant)
         spent = alternate(works, rounds if seconds < 60 else max(1, rounds // 2))
-        total = sum(flops(directory, seconds).values())
-        for name in (n for n in works if not n.startswith("products")):
+        base = next(iter(works))
+        for variant in (v for v in works if not v.startswith("products")):
             share = None
-            if name in limits and seconds <= FUNASR_MAX_S:
-                share = total / (limits[name] / spent[f"products {name}"][2]) / spent[name][2]
-            cells.append(Cell(name, seconds, *spent[name], share))
-        show(cells, seconds, {n: limits[n] / spent[f"products {n}"][2] / 1e9 for n in limits})
+            if variant in limits and seconds <= FUNASR_MAX_S:
+                total = sum(flops(Path(name), seconds).values())
+                share = total / limits[variant] * ratio(spent, f"products {variant}", variant, 1)
+            times = middle(spent, variant, 0), middle(spent, variant, 1)
+            ratios = ratio(spent, base, variant, 0), ratio(spent, base, variant, 1)
+            cells.append(Cell(variant, seconds, *times, *ratios, share))
+        show(cells, seconds, {v: limits[v] / middle(spent, f"products {v}", 1) / 1e9 for v in limits})
     return cells
 
 
 def show(cells: list[Cell], seconds: float, rates: dict[str, float]) -> None:
     """One line a variant."""
-    here = {c.variant: c for c in cells if c.seconds == seconds}
-    base = here.get("funasr")
-    for name, cell in here.items():
-        line = (
-            f"{seconds:5g} s  {name:7s} {cell.wall_s:8.3f} s wall {cell.cpu_s:8.3f} s CPU (least {cell.best_cpu_s:.3f})"
-        )
-        if base and name != "funasr":
-            ratios = base.wall_s / cell.wall_s, base.cpu_s / cell.cpu_s, base.best_cpu_s / cell.best_cpu_s
-            line += "  {:.2f}x wall {:.2f}x CPU {:.2f}x least CPU".format(*ratios)
+    for cell in (c for c in cells if c.seconds == seconds):
+        line = f"{seconds:5g} s  {cell.variant:9s} {cell.wall_s:8.3f} s wall {cell.cpu_s:8.3f} s CPU"
+        line += f"  {cell.wall_ratio:5.2f}x wall {cell.cpu_ratio:5.2f}x CPU"
         if cell.limit_share:
-            line += f"  {cell.limit_share:.0%} of {rates[name]:.0f} GFLOP/s a core"
+            line += f"  {cell.limit_share:.0%} of {rates[cell.variant]:.0f} GFLOP/s a core"
         print(line, flush=True)
 
 
-def batch_table(directory: Path, settings: Settings, rounds: int) -> dict[str, float]:
+def batch_table(directory: str, settings: Settings, rounds: int) -> dict[str, float]:
     """How much faster 8 clips of 1 s are together than one by one."""
     gains = {}
     for precision in OURS:
-        model = load_model(str(directory), settings.model_copy(update={"precision": precision}))
+        model = load_model(directory, settings.model_copy(update={"precision": precision}))
         waves = [model.prepare(clip(1.0)) for _ in range(8)]
         works = {
             "single": lambda m=model, w=waves: [m.forward([x]) for x in w],
             "batch": lambda m=model, w=waves: m.forward(w),
         }
+        rows = sum(n_frames(len(wave)) + 10 for wave in waves)
+        works["products one by one"], few = gemms(rows // 8, precision)
+        works["products together"], many = gemms(rows, precision)
         spent = alternate(works, rounds)
-        single, batch = spent["single"], spent["batch"]
-        gains[precision] = single[2] / batch[2]
+        gains[precision] = ratio(spent, "single", "batch", 0)
+        limit = ratio(spent, "products one by one", "products together", 0) * many / few
+        single, batch = middle(spent, "single", 0), middle(spent, "batch", 0)
         print(
-            f"8 x 1 s {precision}: one by one {single[0]:.3f} s, together {batch[0]:.3f} s: "
-            f"{single[0] / batch[0]:.2f}x wall, {gains[precision]:.2f}x least CPU",
+            f"8 x 1 s {precision}: one by one {single:.3f} s, together {batch:.3f} s: {gains[precision]:.2f}x wall, "
+            f"{ratio(spent, 'single', 'batch', 1):.2f}x CPU; the products alone gain {limit:.2f}x",
             flush=True,
         )
     return gains
@@ -226,14 +263,14 @@ print(json.dumps([before, mb("VmHWM"), time.perf_counter() - start, time.process
 )
 
 
-def child(source: str, directory: Path, settings: Settings, **facts: object) -> list[float]:
+def child(source: str, directory: str, settings: Settings, **facts: object) -> list[float]:
     """Run a script in a fresh process and read its JSON line."""
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:
         np.save(file.name, clip(3.0))
         code = source.format(
             root=str(Path(__file__).resolve().parents[1]),
             models=str(settings.models_dir),
-            directory=str(directory),
+            directory=directory,
             threads=thread_count(settings),
             clip=file.name,
             **facts,
@@ -244,11 +281,12 @@ def child(source: str, directory: Path, settings: Settings, **facts: object) -> 
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def cold_table(directory: Path, settings: Settings, rounds: int) -> dict[str, list[float]]:
+def cold_table(directory: str, settings: Settings, rounds: int, onnx: list[str]) -> dict[str, list[float]]:
     """Process start to first score of a 3 s clip, and peak memory, alternating."""
     kinds = {
-        "funasr": {"precision": "fp32", "engine": "funasr"},
+        **({} if directory == LITE else {"funasr": {"precision": "fp32", "engine": "funasr"}}),
         **{p: {"precision": p, "engine": "torch"} for p in OURS},
+        **{f"onnx {kind}": {"precision": kind, "engine": "onnx"} for kind in onnx},
     }
     rows: dict[str, list[list[float]]] = {name: [] for name in kinds}
     for _ in range(rounds):
@@ -256,9 +294,9 @@ def cold_table(directory: Path, settings: Settings, rounds: int) -> dict[str, li
             rows[name].append(child(COLD, directory, settings, **facts))
     found = {name: [statistics.median(column) for column in zip(*runs, strict=True)] for name, runs in rows.items()}
     for name, (loaded, first, cpu, peak) in found.items():
-        base = found["funasr"]
+        base = next(iter(found.values()))
         print(
-            f"cold {name:7s} loaded {loaded:6.2f} s, first score {first:6.2f} s ({first / base[1]:.2f} of FunASR's), "
+            f"cold {name:9s} loaded {loaded:6.2f} s, first score {first:6.2f} s ({first / base[1]:.2f} of the first), "
             f"CPU {cpu:6.2f} s, peak {peak:5.0f} MB ({peak / base[3]:.2f})",
             flush=True,
         )
@@ -276,34 +314,41 @@ def main() -> None:
     parser.add_argument(
         "--checkpoint", type=Path, help="a directory in the hub's layout instead of random large weights"
     )
+    parser.add_argument("--lite", action="store_true", help="the embedded model instead")
+    parser.add_argument("--onnx", nargs="*", default=[], choices=["fp32", "fp16", "int8"], help="exported files too")
     parser.add_argument("--threads", type=int, default=0)
     asked = parser.parse_args()
-    calm_threads()
     import torch
 
     lengths = asked.lengths or ((1, 3, 10) if asked.quick else LENGTHS_S)
     rounds = min(asked.rounds, 3) if asked.quick else asked.rounds
     with tempfile.TemporaryDirectory(prefix="emotion-bench-") as temporary:
         settings = Settings(models_dir=Path(temporary) / "models", threads=asked.threads, offline=True, device="cpu")
-        directory = asked.checkpoint
+        directory = LITE if asked.lite else asked.checkpoint
         if directory is None:
             from emotion_app.testing import write_checkpoint
 
             directory = write_checkpoint(Path(temporary) / "large", "large")
-        for precision in OURS:  # convert before anything is timed
-            load_model(str(directory), settings.model_copy(update={"precision": precision}))
+        directory = str(directory)
+        for name, model in variants(directory, settings, asked.onnx).items():  # convert before anything is timed
+            del model
+            print(f"{name} is ready", flush=True)
+        for path in sorted(settings.models_dir.rglob("*.onnx")):
+            print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
         torch.set_num_threads(thread_count(settings))
         print(
             f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, "
             f"load {os.getloadavg()[0]:.1f}"
         )
         result: dict[str, object] = {"load_before": os.getloadavg()}
+        before = psutil.cpu_times()
         if "lengths" not in asked.skip:
-            result["cells"] = [asdict(c) for c in lengths_table(directory, settings, list(lengths), rounds)]
+            cells = lengths_table(directory, settings, list(lengths), rounds, asked.onnx)
+            result["cells"] = [asdict(c) for c in cells]
         if "batch" not in asked.skip:
             result["batch"] = batch_table(directory, settings, rounds)
         if "cold" not in asked.skip:
-            result["cold"] = cold_table(directory, settings, 1 if asked.quick else 3)
+            result["cold"] = cold_table(directory, settings, 1 if asked.quick else 3, asked.onnx)
         if asked.hour:
             loaded, peak, wall, cpu = child(HOUR, directory, settings, **HOUR_AS, seconds=int(asked.hour * 60))
             result["hour"] = [asked.hour, loaded, peak, wall, cpu]
@@ -311,8 +356,8 @@ def main() -> None:
                 f"{asked.hour:g} min fp32: {loaded:.0f} MB loaded, peak +{peak - loaded:.0f} MB, "
                 f"{wall:.0f} s wall, {cpu:.0f} s CPU, {cpu / asked.hour / 60:.3f} CPU s a second of audio"
             )
-        result["load_after"] = os.getloadavg()
-        print(f"load {os.getloadavg()[0]:.1f}")
+        result["load_after"], result["stolen"] = os.getloadavg(), stolen_share(before, psutil.cpu_times())
+        print(f"load {os.getloadavg()[0]:.1f}, stolen {result['stolen']:.0%}")
         print(json.dumps(result))
 
 
