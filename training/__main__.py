@@ -15,7 +15,7 @@ from training import config as settings
 from training.pipeline import Run
 
 ALL = ("features", "train", "calibrate", "export", "evaluate")  # in this order
-STEPS = (*ALL, "finetune", "all")
+STEPS = (*ALL, "finetune", "spread", "folds", "all")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
                 "features": run.make_features,
                 "train": run.train,
                 "finetune": run.finetune,
+                "spread": lambda: print(run.spread()),
+                "folds": lambda: print(run.folds()),
                 "calibrate": run.calibrate,
                 "export": lambda: run.export(weights),
                 "evaluate": lambda: run.evaluate(weights),

@@ -96,12 +96,14 @@ class Config:
     Attributes:
         seed: of the clips' disturbed copies and of the start.
         seeds: of the fine-tuning runs whose weights are averaged.
+        folds: corpora that ``folds`` leaves out, one at a time.
         encoder: what to start from: ``smart-turn`` (see ``training.encoder``) or a ``lite.safetensors``.
         interpolate: how far to go from the start to the fine-tuned weights.
     """
 
     seed: int = 0
     seeds: tuple[int, ...] = (0,)
+    folds: tuple[str, ...] = ()
     encoder: str = "smart-turn"
     batch: int = 32
     interpolate: float = 0.6

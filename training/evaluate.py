@@ -155,6 +155,30 @@ def report(
     return reports
 
 
+def spread_table(seeds: Sequence[int], reports: Sequence[Sequence[CorpusReport]]) -> str:
+    """UAR of every seed, mean and standard deviation, plain and beside ten neutral-heavy clips."""
+    lines = []
+    for same in zip(*reports, strict=True):
+        if len({row for row, line in enumerate(same[0].confusion) if sum(line)}) < 2:
+            continue
+        plain = [100 * r.uar.value for r in same]
+        beside = [100 * r.baseline["neutral-heavy, 10 clips"].uar for r in same if r.baseline]
+        cells = [f"{v:.1f}" for v in plain] + [_mean_and_spread(plain)]
+        lines.append([f"{same[0].corpus} {same[0].split}", *cells, _mean_and_spread(beside)])
+    names = ["UAR", *(f"seed {s}" for s in seeds), "mean ± spread", "with a neutral-heavy baseline"]
+    return _table(names, lines) + "\n"
+
+
+def folds_table(rows: Sequence[tuple[str, int, dict[str, float]]]) -> str:
+    """What models answer to a corpus that they were not trained on."""
+    lines = [[f"{corpus}, {count} clips", *(_percent(v) for v in figures.values())] for corpus, count, figures in rows]
+    return _table(["left out", *(rows[0][2] if rows else {})], lines) + "\n"
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.1f} ± {np.std(values, ddof=min(1, len(values) - 1)):.1f}" if values else ""
+
+
 def as_markdown(reports: Sequence[CorpusReport]) -> str:
     """Tables for people."""
     names = ["corpus", "clips", "UAR (clips)", "UAR (speakers)", "accuracy", "macro F1"]

@@ -92,8 +92,44 @@ class Run:
         for key, value in self.config.heads.reference_offsets.items():
             trained.bias[INDEX[key]] += value
         keep(trained, self.folder / "trained.pt")
-        self._left_out(trained, clips, caches[0], task)
         return trained
+
+    def spread(self) -> str:
+        """Figures of each seed alone, made and tested in the same way, and their mean and spread: ``spread.md``."""
+        reports = []
+        for seed in self.config.seeds:
+            folder = self.folder / f"seed-{seed}"
+            folder.mkdir(exist_ok=True)
+            for name in ("start.pt", f"last-{seed}.pt"):
+                if not (folder / name).exists():
+                    (folder / name).symlink_to((self.folder / name).resolve())
+            alone = dataclasses.replace(self, config=dataclasses.replace(self.config, seeds=(seed,)), folder=folder)
+            alone.train()
+            alone.calibrate()
+            alone.export(folder / "lite.safetensors")
+            reports.append(alone.evaluate(folder / "lite.safetensors", worse=False))
+        text = evaluate.spread_table(self.config.seeds, reports)
+        (self.folder / "spread.md").write_text(text, encoding="utf-8")
+        return text
+
+    def folds(self) -> str:
+        """Each of ``config.folds`` left out of training altogether, then tested on: ``folds.md``."""
+        rows = []
+        for corpus in self.config.folds:
+            data = dataclasses.replace(self.config.data, leave_out=(corpus,))
+            config = dataclasses.replace(self.config, data=data)
+            trained = dataclasses.replace(self, config=config, folder=self.folder / f"without-{corpus}").train()
+            clips = self.clips
+            mine = [i for i, clip in enumerate(clips) if clip.corpus == corpus]
+            heard = pooled.of_clips(
+                trained.net, features.Cache(self.cache, len(clips), 0), mine, trained.net.encoder.shape.floor
+            )
+            figures = transfer(trained, heard.features, heads.take(Task.of(clips), torch.tensor(mine)))
+            log.info("without %s: %s", corpus, figures)
+            rows.append((corpus, len(mine), figures))
+        text = evaluate.folds_table(rows)
+        (self.folder / "folds.md").write_text(text, encoding="utf-8")
+        return text
 
     def finetune(self) -> None:
         """The runs of ``config.seeds`` alone, so that several can go on beside each other; ``train`` takes them up."""
@@ -136,12 +172,13 @@ class Run:
         write(recall(self.folder / "trained.pt"), self.config.export, path)
         log.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
 
-    def evaluate(self, weights: Path) -> list[evaluate.CorpusReport]:
-        """Figures of exported weights, read as the app reads them, from the sound files."""
+    def evaluate(self, weights: Path, worse: bool = True) -> list[evaluate.CorpusReport]:
+        """Figures of exported weights, read as the app reads them, from the sound files; ``worse``: degraded too."""
         how, clips = self.config.evaluate, manifest.read(self.manifest)
         model = load_lite(0, weights)
         noises = [c.path for c in clips if c.corpus == how.noise and c.split == "test"]
-        return evaluate.report(model, clips, how.splits, how.degrade, noises, model.baseline_rule, self.folder)
+        degrade = how.degrade if worse else ()
+        return evaluate.report(model, clips, how.splits, degrade, noises, model.baseline_rule, self.folder)
 
     def _start(self, clips: list[Clip], caches: list[features.Cache], use: list[int], task: Task) -> Trained:
         path = self.folder / "start.pt"
@@ -237,14 +274,6 @@ class Run:
         return Stream(
             clips, caches, data.share, self.config.augment, self.config.model.floor, size, seed, data.disturbed, use
         )
-
-    def _left_out(self, trained: Trained, clips: list[Clip], cache: features.Cache, task: Task) -> None:
-        """Log the UAR on corpora that were left out, alone and beside ten clips."""
-        for corpus in self.config.data.leave_out:
-            rows = [i for i, clip in enumerate(clips) if clip.corpus == corpus]
-            heard = pooled.of_clips(trained.net, cache, rows, trained.net.encoder.shape.floor)
-            for name, value in transfer(trained, heard.features, heads.take(task, torch.tensor(rows))).items():
-                log.info("left out %s: %s %.1f", corpus, name, 100 * value)
 
 
 def transfer(trained: Trained, pooled_features: torch.Tensor, task: Task) -> dict[str, float]:

@@ -20,6 +20,8 @@ from training.__main__ import main
 from training.pipeline import Run, recall
 
 TOML = f"""
+seeds = [0, 1]
+folds = ["things"]
 batch = 4
 encoder = "{WEIGHTS}"
 [data]
@@ -118,27 +120,14 @@ def test_features_go_on_where_they_stopped(folder: Path, done: Path) -> None:
         other.make_features()
 
 
-def test_a_finished_run_stays_as_it_is_and_a_longer_one_goes_on(folder: Path, done: Path) -> None:
+def test_seeds_are_averaged_and_their_spread_is_told(folder: Path, done: Path) -> None:
+    ends = [torch.load(done / f"last-{seed}.pt", weights_only=True)["average"] for seed in (0, 1)]
+    key = "head.weight"  # the encoder of this tiny run is frozen
+    assert not torch.equal(ends[0][key], ends[1][key])
+    mine = recall(done / "trained.pt").net.state_dict()[key]
+    assert torch.allclose(mine, (ends[0][key] + ends[1][key]) / 2)
     run = Run(config.read(folder / "c.toml"), folder / "manifest.csv", folder / "cache", done)
-    before = torch.load(done / "last-0.pt", weights_only=True)["student"]["encoder.blocks.0.fc1.weight"]
-    run.train()
-    assert torch.equal(
-        before, torch.load(done / "last-0.pt", weights_only=True)["student"]["encoder.blocks.0.fc1.weight"]
-    )
-    longer = replace(run, config=replace(run.config, finetune=replace(run.config.finetune, steps=6, frozen_blocks=-1)))
-    (done / "last-0.pt").unlink()
-    longer.train()
-    assert torch.load(done / "last-0.pt", weights_only=True)["step"] == 6
-
-
-def test_leaving_a_corpus_out(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run = Run(config.read(folder / "c.toml"), folder / "manifest.csv", folder / "cache", folder / "left")
-    data = replace(run.config.data, leave_out=("things",))
-    with caplog.at_level("INFO", "training"):
-        replace(run, config=replace(run.config, data=data, finetune=replace(run.config.finetune, steps=0))).train()
-    assert "left out things" in caplog.text
-    assert recall(folder / "left" / "trained.pt").net.encoder.shape.blocks == 1
-
+    assert "seed 1" in run.spread() and (done / "seed-1" / "lite.safetensors").exists()
 
 def test_learning_from_a_teacher_uses_clips_without_a_label(folder: Path, tmp_path: Path) -> None:
     from emotion_app.testing import write_checkpoint
@@ -151,3 +140,24 @@ def test_learning_from_a_teacher_uses_clips_without_a_label(folder: Path, tmp_pa
     assert len(run.clips) == 2 + len(replace(run, teacher=None).clips) and all(clip.emotion >= 0 for clip in run.clips)
     trained = run.train()
     assert all(torch.isfinite(p).all() for p in trained.net.parameters())
+
+
+def test_a_finished_run_stays_as_it_is_and_a_longer_one_goes_on(folder: Path, done: Path) -> None:
+    run = Run(config.read(folder / "c.toml"), folder / "manifest.csv", folder / "cache", done)
+    before = torch.load(done / "last-0.pt", weights_only=True)["student"]["encoder.blocks.0.fc1.weight"]
+    run.train()
+    assert torch.equal(
+        before, torch.load(done / "last-0.pt", weights_only=True)["student"]["encoder.blocks.0.fc1.weight"]
+    )
+    longer = replace(run, config=replace(run.config, finetune=replace(run.config.finetune, steps=6, frozen_blocks=-1)))
+    for seed in (0, 1):
+        (done / f"last-{seed}.pt").unlink()
+    longer.train()
+    assert torch.load(done / "last-0.pt", weights_only=True)["step"] == 6
+
+
+def test_leaving_a_corpus_out(folder: Path) -> None:
+    run = Run(config.read(folder / "c.toml"), folder / "manifest.csv", folder / "cache", folder / "left")
+    text = replace(run, config=replace(run.config, finetune=replace(run.config.finetune, steps=0))).folds()
+    assert "| things, 3 clips |" in text and (folder / "left" / "folds.md").read_text() == text
+    assert recall(folder / "left" / "without-things" / "trained.pt").net.encoder.shape.blocks == 1
