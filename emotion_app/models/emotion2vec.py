@@ -19,8 +19,9 @@ from emotion_app.types import EXCLUDED_LOGIT, SAMPLE_RATE, Floats, ModelInfo
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PLAN = WindowPlan(whole_s=60.0, body_s=27.0, context_s=3.0)  # the error of windows is measured in docs/engine.md
-CPU_BATCH_S = 8.0  # 8 clips of 1 s: 2.0x (bf16), 1.3x (fp32) faster than one by one, measured in benchmarks/engine.py
-CPU_ALONE_S = 2.0  # longer clips fill the processor by themselves
+CPU_BATCH_S = 12.0  # 8 clips of 1 s: 2.0x (bf16), 1.2x (fp32) faster than one by one, measured in benchmarks/engine.py
+CPU_ALONE_S = {"fp32": 2.0}  # longer clips fill the processor by themselves
+CPU_ALONE_REDUCED_S = 4.0  # in bf16 three windows of 3 s are 1.2x faster together
 HEAD = ("proj.weight", "proj.bias")
 GPU_BATCH_S = 240.0  # of sound in one pass; not measured yet
 
@@ -72,7 +73,8 @@ class Emotion2vec(Scaled):
     def batch_limit(self, n_samples: int) -> int:
         """Clips of about ``n_samples`` worth computing together on this device."""
         budget_s = CPU_BATCH_S if self._device.type == "cpu" else GPU_BATCH_S
-        if self._device.type == "cpu" and n_samples > CPU_ALONE_S * SAMPLE_RATE:
+        alone_s = CPU_ALONE_S.get(self.info.precision, CPU_ALONE_REDUCED_S)
+        if self._device.type == "cpu" and n_samples > alone_s * SAMPLE_RATE:
             return 1
         return max(1, int(budget_s * SAMPLE_RATE / max(1, n_samples)))
 
