@@ -105,8 +105,8 @@ class FrontEnd:
     """The strided convolutions as matrix products over (frames, channels), a chunk of frames at a time.
 
     Every frame sees 400 samples only, so chunks give the same numbers as the whole clip; their intermediate arrays
-    stay small enough for the cache (the first layer has 64 rows a frame). On a CPU clips go one by one: products of other
-    shapes add up in another order, and with them scores of a batch differed from those of single clips by 1e-6.
+    stay small enough for the cache (the first layer has 64 rows a frame). On a CPU clips go one by one: products of
+    other shapes add up in another order, and with them scores of a batch differed from single clips by 1e-6.
 
     Args:
         layers: (channels, kernel, stride) of each layer.
