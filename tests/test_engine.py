@@ -21,10 +21,13 @@ def noise(seconds: float, seed: int = 0) -> Waveform:
 
 @given(total=st.integers(1, 20_000), whole=st.floats(0.5, 60), body=st.floats(0.5, 30), context=st.floats(0, 10))
 def test_windows_tile_the_clip(total: int, whole: float, body: float, context: float) -> None:
-    cuts = windows(total, WindowPlan(whole, body, context))
+    cuts, margin = windows(total, WindowPlan(whole, body, context)), round(context * 50)
     assert cuts[0][2] == 0 and cuts[-1][3] == total
     assert all(a[3] == b[2] for a, b in itertools.pairwise(cuts))
-    assert all(first <= start < stop <= last for first, last, start, stop in cuts)
+    assert all(0 <= first <= start < stop <= last <= total for first, last, start, stop in cuts)
+    assert len({last - first for first, last, *_ in cuts}) == 1  # one set of kernels and buffers for all
+    assert all(first == 0 or start - first >= margin for first, _, start, _ in cuts)
+    assert all(last == total or last - stop >= margin for _, last, _, stop in cuts)
     if len(cuts) > 1:
         assert max(last - first for first, last, *_ in cuts) <= 50 * (body + 2 * context) + 2
 

@@ -6,22 +6,22 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from emotion_app.labels import N_EMOTIONS
 from emotion_app.models import FrameArrays, WindowPlan
 from emotion_app.models.config import NetworkConfig
+from emotion_app.models.kernels import Linear
 from emotion_app.models.network import Network
+from emotion_app.models.parallel import clips_side_by_side
 from emotion_app.models.scale import Scale, Scaled, standardise
 from emotion_app.notes import Note
 from emotion_app.types import EXCLUDED_LOGIT, SAMPLE_RATE, Floats, ModelInfo
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PLAN = WindowPlan(whole_s=60.0, body_s=27.0, context_s=3.0)  # the error of windows is measured in docs/engine.md
-CPU_BATCH_S = 12.0  # 8 clips of 1 s: 2.0x (bf16), 1.2x (fp32) faster than one by one, measured in benchmarks/engine.py
-CPU_ALONE_S = {"fp32": 2.0}  # longer clips fill the processor by themselves
-CPU_ALONE_REDUCED_S = 4.0  # in bf16 three windows of 3 s are 1.2x faster together
+CPU_BATCH_S = 16.0  # of sound in one pass; live windows wait for it. Gains by size: benchmarks/engine.py
+CPU_ALONE_S = 8.0  # longer clips fill the processor by themselves
 HEAD = ("proj.weight", "proj.bias")
 GPU_BATCH_S = 240.0  # of sound in one pass; not measured yet
 
@@ -53,7 +53,8 @@ class Emotion2vec(Scaled):
         self._normalize = config.normalize
         self._network = Network(config, state, self._device, DTYPES[info.precision])
         kept = [(row, index) for row, index in enumerate(rows) if index is not None]
-        self._head = tuple(state[name][[row for row, _ in kept]].to(self._device, torch.float32) for name in HEAD)
+        head = (state[name][[row for row, _ in kept]].to(self._device, torch.float32) for name in HEAD)
+        self._head = Linear(*head)  # by oneDNN: MKL adds nine columns up in an order that depends on the threads
         self._places = [index for _, index in kept]
 
     def scale(self, samples: Floats) -> Scale:
@@ -62,9 +63,14 @@ class Emotion2vec(Scaled):
 
     def forward(self, waves: Sequence[Floats]) -> list[FrameArrays]:
         """Frames of prepared waves of at least 400 samples; a clip's numbers do not depend on its company."""
+        if self._device.type != "cpu":
+            return self._pass(waves)
+        return clips_side_by_side(self._pass, waves)
+
+    def _pass(self, waves: Sequence[Floats]) -> list[FrameArrays]:
         with torch.inference_mode():
             features = self._network([self._upload(wave) for wave in waves])
-            logits = [F.linear(x, *self._head) for x in features]
+            logits = [self._head(x) for x in features]
             return [
                 FrameArrays(x.cpu().numpy(), self._arrange(y.cpu().numpy()))
                 for x, y in zip(features, logits, strict=True)
@@ -73,8 +79,7 @@ class Emotion2vec(Scaled):
     def batch_limit(self, n_samples: int) -> int:
         """Clips of about ``n_samples`` worth computing together on this device."""
         budget_s = CPU_BATCH_S if self._device.type == "cpu" else GPU_BATCH_S
-        alone_s = CPU_ALONE_S.get(self.info.precision, CPU_ALONE_REDUCED_S)
-        if self._device.type == "cpu" and n_samples > alone_s * SAMPLE_RATE:
+        if self._device.type == "cpu" and n_samples > CPU_ALONE_S * SAMPLE_RATE:
             return 1
         return max(1, int(budget_s * SAMPLE_RATE / max(1, n_samples)))
 

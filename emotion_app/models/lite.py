@@ -25,6 +25,7 @@ from emotion_app.models import FrameArrays, WindowPlan
 from emotion_app.models.lite_network import LiteNet, Shape
 from emotion_app.models.lite_packed import PackedNet
 from emotion_app.models.melspec import LEVEL, MelPower, level_of
+from emotion_app.models.parallel import clips_side_by_side
 from emotion_app.models.scale import Scale, Scaled
 from emotion_app.types import MIN_SAMPLES, SAMPLE_RATE, BaselineRule, Floats, ModelInfo
 
@@ -95,7 +96,11 @@ class LiteModel(Scaled):
 
     def forward(self, waves: Sequence[Floats]) -> list[FrameArrays]:
         """Frames of prepared waves of 400 samples to 8 s each."""
-        with torch.inference_mode(), _threads_for(max(map(len, waves))):
+        with _threads_for(max(map(len, waves)) if len(waves) == 1 else None):
+            return clips_side_by_side(self._pass, waves)
+
+    def _pass(self, waves: Sequence[Floats]) -> list[FrameArrays]:
+        with torch.inference_mode():
             features = self._packed([self._log_mels(wave) for wave in waves])
             return [self._answer(rows) for rows in features]
 
@@ -125,10 +130,10 @@ class LiteModel(Scaled):
 
 
 @contextlib.contextmanager
-def _threads_for(samples: int) -> Iterator[None]:
-    """One thread for a pass over short clips, all of them for longer ones."""
+def _threads_for(samples: int | None) -> Iterator[None]:
+    """One thread for a short clip alone, all of them for a longer one and for several."""
     before = torch.get_num_threads()
-    if samples > ALONE_S * SAMPLE_RATE or before == 1:
+    if samples is None or samples > ALONE_S * SAMPLE_RATE or before == 1:
         yield
         return
     torch.set_num_threads(1)

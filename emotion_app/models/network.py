@@ -20,7 +20,7 @@ from emotion_app.types import HOP_SAMPLES, MIN_SAMPLES, n_frames
 
 AUDIO = "modality_encoders.AUDIO."
 CONTEXT = AUDIO + "context_encoder."
-CHUNK_FRAMES = 128  # frames of the front end computed together: measured, see docs/engine.md
+CHUNK_FRAMES = 64  # frames of the front end computed together: measured, see docs/engine.md
 FP32_KEYS = (
     "norm",
     ".2.1.",
