@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from functools import partial
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,7 @@ from torch import Tensor
 from emotion_app.models.config import ConvLayer, receptive_field
 from emotion_app.models.parallel import side_by_side
 
+ROWS = 16  # rows are filled up to a multiple: oneDNN makes kernels for each number of rows, 70 ms for a new one in bf16
 GPU_CHUNKS = 16  # chunks of the front end in one go on a GPU: few launches, 0.2 GB; not measured
 KEEP = 2_048  # tokens: a 40 s window; the table for it has 268 MB in fp32. Longer ones are built when needed
 
@@ -39,6 +39,16 @@ class Linear:
             return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, post, [], kind)
         y = F.linear(x, self.weight, self.bias)
         return F.gelu(y) if gelu else y
+
+
+def rounded(rows: int) -> int:
+    """The next multiple of ROWS."""
+    return -(-rows // ROWS) * ROWS
+
+
+def filled_up(x: Tensor) -> Tensor:
+    """(N, C) with zero rows behind, up to the next multiple of ROWS."""
+    return F.pad(x, (0, 0, 0, rounded(len(x)) - len(x)))
 
 
 def _can_pack() -> bool:
@@ -114,7 +124,8 @@ class FrontEnd:
 
     Every frame sees 400 samples only, so chunks give the same numbers as the whole clip; their intermediate arrays
     stay small enough for the cache (the first layer has 64 rows a frame). On a CPU chunks are computed side by side,
-    one thread and one clip each; how a clip is cut depends on its length alone, so company changes no bit of it.
+    one thread and one clip each; how a clip is cut depends on its length alone, so company changes no bit of it. All
+    chunks are of one size, for which kernels are made once.
 
     Args:
         layers: (channels, kernel, stride) of each layer.
@@ -139,13 +150,14 @@ class FrontEnd:
         self._dtype = weights[0].dtype
 
     def __call__(self, waves: Tensor) -> Tensor:
-        """(B, n) prepared samples -> (B, T, C)."""
+        """(B, n) prepared samples -> (B, rounded(T), C), zeros behind the T frames."""
         clips, samples = waves.shape
         frames = (samples - self._field) // self._hop + 1
-        out = waves.new_empty(clips, frames, self._layers[-1][0], dtype=self._dtype)
+        out = waves.new_zeros(clips, rounded(frames), self._layers[-1][0], dtype=self._dtype)
         if waves.device.type == "cpu":
-            cuts = list(pairwise(chunks(frames, self._chunk)))
-            jobs = [partial(self._fill, out[c, a:b], waves[c], a, b) for c in range(clips) for a, b in cuts]
+            size = min(self._chunk, frames)
+            starts = [min(at, frames - size) for at in range(0, frames, size)]
+            jobs = [partial(self._fill, out[clip], waves[clip], at, size) for clip in range(clips) for at in starts]
             side_by_side(jobs, alone=True)
             return out
         together = max(1, GPU_CHUNKS * self._chunk // frames)
@@ -157,25 +169,16 @@ class FrontEnd:
                 out[clip : clip + together, start:stop] = self._convolve(piece)
         return out
 
-    def _fill(self, out: Tensor, wave: Tensor, start: int, stop: int) -> None:
-        """Frames ``[start, stop)`` of one clip."""
-        out.copy_(self._convolve(wave[None, start * self._hop : (stop - 1) * self._hop + self._field])[0])
+    def _fill(self, out: Tensor, wave: Tensor, start: int, size: int) -> None:
+        """``size`` frames of one clip; the last chunk computes some frames again, so that all are of one size."""
+        stop = start + size
+        out[start:stop] = self._convolve(wave[None, start * self._hop : (stop - 1) * self._hop + self._field])[0]
 
     def _convolve(self, waves: Tensor) -> Tensor:
         x = waves[:, :, None].to(self._dtype)
         for product, (gain, shift) in zip(self._products, self._norms, strict=True):
             x = F.gelu(norm(product(x.contiguous()), gain, shift))
         return x
-
-
-def chunks(frames: int, most: int) -> list[int]:
-    """Edges of chunks of at most ``most`` frames, all about as long, an even number of them where there is enough.
-
-    >>> chunks(149, 128), chunks(49, 128), chunks(20, 128)
-    ([0, 75, 149], [0, 25, 49], [0, 20])
-    """
-    count = max(1, min(2 * -(-frames // (2 * most)), frames // 16))
-    return [-(-i * frames // count) for i in range(count + 1)]
 
 
 class _Strided:

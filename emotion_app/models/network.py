@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emotion_app.models.config import NetworkConfig
-from emotion_app.models.kernels import DistanceBias, FrontEnd, Linear, alibi_slopes, norm
+from emotion_app.models.kernels import DistanceBias, FrontEnd, Linear, alibi_slopes, filled_up, norm
 from emotion_app.types import HOP_SAMPLES, MIN_SAMPLES, n_frames
 
 AUDIO = "modality_encoders.AUDIO."
 CONTEXT = AUDIO + "context_encoder."
-CHUNK_FRAMES = 64  # frames of the front end computed together: measured, see docs/engine.md
+CHUNK_FRAMES = 25  # frames of the front end computed together: measured, see docs/engine.md
 FP32_KEYS = (
     "norm",
     ".2.1.",
@@ -183,7 +183,7 @@ class Network:
             parts.append(self._local(stack))
             groups.append(_Group(len(stack), frames, row, frames + self.config.extra_tokens))
             row = groups[-1].rows.stop
-        x = self._transform(torch.cat(parts) if len(parts) > 1 else parts[0], groups)
+        x = self._transform(filled_up(torch.cat(parts)), groups)
         if self._bias:
             self._bias.trim()
         found = [clip[self.config.extra_tokens :] for g in groups for clip in x[g.rows].view(g.clips, g.length, -1)]
@@ -191,19 +191,23 @@ class Network:
 
     def _local(self, waves: Tensor) -> Tensor:
         """(B, n) -> (B * (extra + T), D): front end, positions and the tokens in front."""
+        frames = n_frames(waves.shape[1])
         x = self._project(self._front_norm(self._front(waves).float())).float()
-        x = x + self._positions(x)
+        x[:, frames:] = 0
+        x = (x + self._positions(x, frames))[:, :frames]
         if self.config.extra_tokens:
             x = torch.cat([self._state[AUDIO + "extra_tokens"].expand(len(x), -1, -1), x], dim=1)
         return x.flatten(0, 1)
 
-    def _positions(self, x: Tensor) -> Tensor:
+    def _positions(self, x: Tensor, frames: int) -> Tensor:
+        """(B, rounded(T), D) of the same, where what lies behind ``frames`` is zero before every convolution."""
         config, prefix = self.config, AUDIO + "relative_positional_encoder."
         if config.pos_pre_norm:
             x = norm(x, self._state[prefix + "0.weight"], self._state[prefix + "0.bias"])
             prefix += "1."
         x = x.to(self._precision)
         for i in range(config.pos_layers):
+            x[:, frames:] = 0
             weight, bias = self._state[f"{prefix}{i + 1}.0.weight"], self._state[f"{prefix}{i + 1}.0.bias"]
             y = F.conv1d(x.transpose(1, 2), weight, bias, padding=config.pos_kernel // 2, groups=config.pos_groups)
             y = y[..., : x.shape[1]].transpose(1, 2)  # an even kernel gives one column too many
@@ -234,7 +238,7 @@ class Network:
             parts.append(
                 F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(0, 1).flatten(1)
             )
-        return block.out(torch.cat(parts) if len(parts) > 1 else parts[0])
+        return block.out(filled_up(torch.cat(parts)))
 
     def _block(self, name: str) -> _Block:
         eps = self.config.norm_eps
