@@ -46,7 +46,7 @@ STEP_S = 0.1
 PAUSE_S = 1.0
 SAMPLE_EVERY_S = 1.0
 CONNECT_S = 15.0
-SETTLE_S = 20.0  # memory is judged after this: buffers have reached their size by then
+SETTLE_S = 20.0  # memory is judged after this and on the second half: kernels for the lengths that occur come first
 
 
 @dataclass
@@ -215,7 +215,8 @@ def report(outcomes: list[Outcome], usage: Usage, args: argparse.Namespace) -> d
     """Everything as one object."""
     total = {key: sum(o.stats.get(key, 0) for o in outcomes) for key in (outcomes[0].stats if outcomes else {})}
     lost = sum(o.stats.get("declared_dropped", 0) for o in outcomes) + sum(not o.stats for o in outcomes)
-    settled = [(t, m) for t, m in zip(usage.at_s, usage.rss_mb, strict=True) if t > SETTLE_S]
+    settled_s = max(SETTLE_S, usage.wall_s / 2)
+    settled = [(t, m) for t, m in zip(usage.at_s, usage.rss_mb, strict=True) if t > settled_s]
     slope = float(np.polyfit(*zip(*settled, strict=True), 1)[0]) * 3600 if len(settled) > 10 else None
     cores = usage.cpu_s / usage.wall_s if usage.wall_s else None
     errors: dict[str, int] = {}

@@ -51,6 +51,8 @@ class Heads:
         batches: of disturbed clips for head A.
         batch: clips in one.
         l2: penalty on head A's weights.
+        again: share in head A of one that is solved anew on the fine-tuned encoder; the rest is the fine-tuned head.
+        again_l2: penalty on its weights.
         reference_l2: the same for head B.
         reference_rows: balanced draws that head B is solved on.
         offsets: added to head A's logits of a class: its share among people's clips against that among ours.
@@ -62,6 +64,8 @@ class Heads:
     batches: int = 400
     batch: int = 32
     l2: float = 1e-3
+    again: float = 0.0
+    again_l2: float = 3e-2
     reference_l2: float = 1e-2
     reference_rows: int = 10000
     offsets: dict[str, float] = field(default_factory=dict)

@@ -147,15 +147,20 @@ def references(
 _SHARES = torch.tensor([0.0, 0.0, 0.4, 0.7, 0.85, 1.0])
 
 
-def place_plain(net: LiteNet, features: Tensor, task: Task, l2: float) -> None:
-    """Solve head A on each tap by itself and let the mean of the answers be the head.
+def solve_taps(features: Tensor, task: Task, l2: float) -> Head:
+    """One head for each tap, solved by itself; the mean of their answers as a single head.
 
     One head over all taps at once carries over worse than the mean of separate ones (prototype, and EXPERIMENTS.md).
     """
-    taps = features.split(WIDTH, dim=1)
-    solved = [solve(tap, task, l2) for tap in taps]
-    net.head.weight.data.copy_(torch.cat([head.weight for head in solved], dim=1) / len(taps))
-    net.head.bias.data.copy_(torch.stack([head.bias for head in solved]).mean(0))
+    solved = [solve(tap, task, l2) for tap in features.split(WIDTH, dim=1)]
+    weight = torch.cat([head.weight for head in solved], dim=1) / len(solved)
+    return Head(weight, torch.stack([head.bias for head in solved]).mean(0))
+
+
+def place_plain(net: LiteNet, head: Head, share: float = 1.0) -> None:
+    """Let head A answer ``share`` as ``head`` does and the rest as it did before."""
+    net.head.weight.data.lerp_(head.weight, share)
+    net.head.bias.data.lerp_(head.bias, share)
 
 
 def place_reference(

@@ -86,6 +86,7 @@ class Run:
         if self.config.finetune.steps:
             ends = [self._finetuned(start, clips, caches, use, task, seed) for seed in self.config.seeds]
             net = finetune.between(start.net, finetune.soup(ends), self.config.interpolate)
+            self._solve_again(net, clips, caches, use, task)
             trained = self._with_reference(net, clips, caches[0], use, task)
         for key, value in self.config.heads.offsets.items():
             trained.net.head.bias.data[INDEX[key]] += value
@@ -194,10 +195,26 @@ class Run:
         net.cpu()
         net.mean.copy_(heard.features.mean(0))
         net.scale.copy_(1 / (heard.features.std(0) + 1e-4))
-        heads.place_plain(net, (heard.features - net.mean) * net.scale, heads.take(task, heard.clips), how.l2)
+        features = (heard.features - net.mean) * net.scale
+        heads.place_plain(net, heads.solve_taps(features, heads.take(task, heard.clips), how.l2))
         start = self._with_reference(net, clips, caches[0], use, task)
         keep(start, path)
         return start
+
+    def _solve_again(
+        self, net: LiteNet, clips: list[Clip], caches: list[features.Cache], use: list[int], task: Task
+    ) -> None:
+        """Part of head A comes from heads solved on the fine-tuned features: each tap must answer by itself."""
+        how = self.config.heads
+        if not how.again:
+            return
+        stream = self._stream(clips, caches, use, how.batch, self.config.seed + 1)
+        heard = pooled.of_stream(net.to(self.device), stream, how.batches)
+        net.cpu()
+        mean, scale = heard.features.mean(0), 1 / (heard.features.std(0) + 1e-4)
+        head = heads.solve_taps((heard.features - mean) * scale, heads.take(task, heard.clips), how.again_l2)
+        weight = head.weight * scale
+        heads.place_plain(net, heads.Head(weight, head.bias - weight @ mean), how.again)
 
     def _encoder_state(self) -> dict[str, torch.Tensor]:
         if self.config.encoder == "smart-turn":

@@ -10,6 +10,7 @@ import torch
 
 from emotion_app.errors import ConfigError, RequestError
 from emotion_app.labels import INDEX
+from emotion_app.models.lite_network import WIDTH, LiteNet, Shape
 from emotion_app.models.melspec import LEVEL, level
 from emotion_app.types import BaselineRule
 from training import config, encoder, heads, manifest, scoring
@@ -101,6 +102,19 @@ def test_reference_head_undoes_a_shift_of_each_speaker() -> None:
     plain = heads.solve(x[train], heads.take(task, train), 1e-3)
     alone = scoring.uar(task.emotion[test].numpy(), plain(x[test]).argmax(1).numpy())
     assert found > 0.75 and found > alone + 0.1
+
+
+def test_head_of_several_taps_is_the_mean_of_one_for_each() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 2 * WIDTH, generator=generator)
+    task = Task.of([Clip(Path("x"), "c", f"c/{i % 4}", (ANGRY, HAPPY, NEUTRAL)[i % 3], "train") for i in range(60)])
+    head = heads.solve_taps(x, task, 0.1)
+    apart = [heads.solve(tap, task, 0.1)(tap) for tap in x.split(WIDTH, dim=1)]
+    torch.testing.assert_close(head(x), (apart[0] + apart[1]) / 2, atol=1e-4, rtol=1e-4)
+    net = LiteNet(Shape(2, (1, 2)))
+    before = net.head(x).detach()
+    heads.place_plain(net, head, 0.25)
+    torch.testing.assert_close(net.head(x).detach(), 0.75 * before + 0.25 * head(x), atol=1e-4, rtol=1e-4)
 
 
 def test_figures() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import wave
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ taps = [1]
 batches = 4
 batch = 8
 reference_rows = 30
+again = 0.5
 [finetune]
 steps = 4
 warmup = 1
@@ -120,14 +122,18 @@ def test_features_go_on_where_they_stopped(folder: Path, done: Path) -> None:
         other.make_features()
 
 
-def test_seeds_are_averaged_and_their_spread_is_told(folder: Path, done: Path) -> None:
+def test_seeds_are_averaged_and_their_spread_is_told(folder: Path, done: Path, tmp_path: Path) -> None:
     ends = [torch.load(done / f"last-{seed}.pt", weights_only=True)["average"] for seed in (0, 1)]
     key = "head.weight"  # the encoder of this tiny run is frozen
     assert not torch.equal(ends[0][key], ends[1][key])
-    mine = recall(done / "trained.pt").net.state_dict()[key]
-    assert torch.allclose(mine, (ends[0][key] + ends[1][key]) / 2)
+    mean = (ends[0][key] + ends[1][key]) / 2
     run = Run(config.read(folder / "c.toml"), folder / "manifest.csv", folder / "cache", done)
+    fine_tuned = replace(run.config, heads=replace(run.config.heads, again=0.0))
+    alone = replace(run, config=fine_tuned, folder=shutil.copytree(done, tmp_path / "alone")).train()
+    assert torch.allclose(alone.net.state_dict()[key], mean)
+    assert not torch.allclose(recall(done / "trained.pt").net.state_dict()[key], mean)  # half of it solved again
     assert "seed 1" in run.spread() and (done / "seed-1" / "lite.safetensors").exists()
+
 
 def test_learning_from_a_teacher_uses_clips_without_a_label(folder: Path, tmp_path: Path) -> None:
     from emotion_app.testing import write_checkpoint
