@@ -51,7 +51,7 @@ def windows(total: int, plan: WindowPlan) -> list[tuple[int, int, int, int]]:
     >>> windows(100, WindowPlan(whole_s=10, body_s=1, context_s=1))
     [(0, 100, 0, 100)]
     >>> windows(90, WindowPlan(whole_s=1, body_s=1, context_s=.2))
-    [(0, 55, 0, 45), (35, 90, 45, 90)]
+    [(0, 65, 0, 45), (25, 90, 45, 90)]
 
     All windows are equally long, so that one set of kernels and buffers serves them all: with lengths that differed by
     a frame an hour took 150 MB more. The first and the last have all their context on their inner side.

@@ -41,9 +41,8 @@ def side_by_side(jobs: Sequence[Callable[[], T]], alone: bool = False) -> list[T
 def clips_side_by_side(work: Callable[[Sequence[T]], list[R]], clips: Sequence[T]) -> list[R]:
     """``work`` on equal shares of like clips, one for each thread; what is left over shares the threads afterwards.
 
-    >>> torch.set_num_threads(2)
-    >>> clips_side_by_side(lambda some: [(clip, len(some)) for clip in some], [1, 2, 3, 4, 5])
-    [(1, 2), (2, 2), (3, 2), (4, 2), (5, 1)]
+    >>> clips_side_by_side(lambda some: [10 * clip for clip in some], [1, 2, 3, 4, 5])
+    [10, 20, 30, 40, 50]
     """
     threads = torch.get_num_threads()
     share, rest = divmod(len(clips), threads)
