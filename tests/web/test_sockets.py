@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 import time
 import wave
 from collections.abc import Iterator
@@ -325,10 +326,12 @@ def test_socketio_resumes_by_secret(server: LiveServer, sound: np.ndarray) -> No
     first = Caller(server)
     first.client.emit("session.start", {"stats_s": 0})
     created = first.until("session.created")
+    first.until("session.ready")  # windows asked for before that are passed over
     for piece in pieces(data[:128_000], 6400):
         first.client.emit("audio_stream", {"chunk": piece})
     first.until("emotion_result")
-    first.client.eio.ws.shutdown()  # the cable, not a goodbye
+    # The cable, not a goodbye. Closing alone would send nothing while the client's own thread waits in a read.
+    first.client.eio.ws.sock.shutdown(socket.SHUT_RDWR)
     wait_for(lambda: server.totals().connected == 0)
     time.sleep(0.3)  # the client's own threads
     seen = first.events
