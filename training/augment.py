@@ -29,6 +29,7 @@ class Augment:
     crop: float = 0.5  # to 1.2 to 6 s
     short: float = 0.12  # to 0.3 to 1.5 s
     warp: float = 0.35
+    style: float = 0.0  # some of another voice's mean and spread in each mel band
     eq: float = 0.6
     eq_db: float = 5.0  # standard deviation of the knots
     band: float = 0.2
@@ -64,6 +65,8 @@ class Augmenter:
         how, hit = self._how, self._hit
         if hit(how.warp):
             mels = _warp(mels, self.rng.uniform(0.9, 1.1))
+        if emotion != UNKNOWN and hit(how.style):
+            mels = _restyled(mels, self._babble(), np.float32(self.rng.beta(0.4, 0.4)))
         if hit(how.eq):
             knots = self.rng.normal(0, how.eq_db / 10, 7)
             mels = mels + np.interp(np.linspace(0, 6, N_MELS), np.arange(7), knots).astype(np.float32)
@@ -153,6 +156,20 @@ def _warp(mels: Floats, factor: float) -> Floats:
     low = at.astype(int)
     part = (at - low).astype(np.float32)
     return mels[:, low] * (1 - part) + mels[:, low + 1] * part
+
+
+def _restyled(mels: Floats, other: Floats, share: np.float32) -> Floats:
+    """Frequency-wise MixStyle (Zhou et al. 2021; Kim et al. 2021): mean and spread of each mel band ``share`` of the
+    way to those of another clip, as a voice and a microphone would shift them; both over active frames."""
+    mean, spread = _style(mels)
+    theirs, width = _style(other)
+    factor = np.clip(1 + share * (width / spread - 1), 0.5, 2.0)
+    return (mels - mean) * factor + mean + share * (theirs - mean)
+
+
+def _style(mels: Floats) -> tuple[Floats, Floats]:
+    heard = mels[active_frames((10**mels).mean(axis=1, dtype=np.float64))]
+    return heard.mean(axis=0), heard.std(axis=0) + np.float32(0.05)
 
 
 def _to_length(mels: Floats, n: int, rng: np.random.Generator) -> Floats:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from emotion_app.models.lite_network import LiteNet
+from emotion_app.models.lite_network import WIDTH, LiteNet
 from training.heads import SMOOTHING, UNKNOWN, Centre, loss
 from training.pooled import masked_mean
 from training.stream import Batch, Task
@@ -36,6 +36,7 @@ class Finetune:
         average: momentum of the averaged weights, the ones that are kept.
         dropout: on pooled features.
         reference_weight: of head B's loss.
+        tap_weight: share of the loss in which each tap must answer by itself (deep supervision, Lee et al. 2015).
         speaker_momentum: of the running means that head B's features are centred with.
         frozen_blocks: leave the stem and this many of the lower blocks as they are; -1 trains the stem too.
         sure_s: crops shorter than this are smoothed more, up to ``short_smoothing`` at 0 s: no confidence in snippets.
@@ -51,6 +52,7 @@ class Finetune:
     average: float = 0.995
     dropout: float = 0.3
     reference_weight: float = 0.5
+    tap_weight: float = 0.0
     speaker_momentum: float = 0.06
     frozen_blocks: int = 1
     sure_s: float = 1.5
@@ -159,7 +161,7 @@ def _step(
     seconds = batch.lengths / 100
     unsure = (1 - seconds / how.sure_s).clamp(0, 1) * (emotion != UNKNOWN)
     smoothing = SMOOTHING + (how.short_smoothing - SMOOTHING) * unsure
-    value = loss(net.head(nn.functional.dropout(pooled, how.dropout)), emotion, allowed, smoothing)
+    value = answers_loss(net.head, nn.functional.dropout(pooled, how.dropout), how, emotion, allowed, smoothing)
     heard = emotion != UNKNOWN
     if how.reference_weight and heard.any():
         rows, who = pooled[heard], speaker[heard]
@@ -167,10 +169,23 @@ def _step(
             for mean, number in zip(rows, who.tolist(), strict=True):
                 speakers[number].lerp_(mean, how.speaker_momentum)
         centred = nn.functional.dropout(rows - speakers[who], how.dropout)
-        value = value + how.reference_weight * loss(
-            net.reference(centred), emotion[heard], allowed[heard], smoothing[heard]
+        value = value + how.reference_weight * answers_loss(
+            net.reference, centred, how, emotion[heard], allowed[heard], smoothing[heard]
         )
     return value if extra_loss is None else value + extra_loss(net)
+
+
+def answers_loss(
+    head: nn.Linear, features: Tensor, how: Finetune, emotion: Tensor, allowed: Tensor, smoothing: float | Tensor
+) -> Tensor:
+    """Loss of the head's answer and, by ``tap_weight``, of the answers whose mean it is: one for each tap."""
+    value = loss(head(features), emotion, allowed, smoothing)
+    if not how.tap_weight:
+        return value
+    pairs = list(zip(features.split(WIDTH, dim=1), head.weight.split(WIDTH, dim=1), strict=True))
+    alone = [nn.functional.linear(f, len(pairs) * w, head.bias) for f, w in pairs]
+    taps = torch.stack([loss(logits, emotion, allowed, smoothing) for logits in alone]).mean()
+    return value.lerp(taps, how.tap_weight)
 
 
 def _groups(net: LiteNet, how: Finetune) -> list[dict[str, object]]:

@@ -7,6 +7,7 @@ label and scores within a few hundredths.
 """
 
 import json
+import re
 import time
 import wave
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ STYLES = ("zh_female_cheerful", "zh_male_angry_fast_loud")
 FOREIGN_NAME = "emotion.test"  # a name that is neither localhost nor HTTPS: no secure context
 SESSIONS = 2
 EXACT, NEAR = 1e-4, 5e-2
+NAMED_ZH = re.compile("|".join(e.zh for e in EMOTIONS))
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +119,7 @@ def test_final_results_equal_uploads_and_only_save_keeps(
     seen.until("speech_started")
     expect(page.locator(".ser-live-vad")).to_have_text("有人说话")
     seen.until("emotion_result", final=False)
-    e = next(e for e in EMOTIONS if e.key == seen.of("emotion_result")[-1]["emotion"])
-    assert page.inner_text(".ser-live-now h2") in {f.zh for f in EMOTIONS}, e
+    expect(page.locator(".ser-live-now h2")).to_have_text(NAMED_ZH)  # a tie is not told: maybe a window later
     page.screenshot(path=shots / "live_speaking_zh-CN_1280.png", full_page=True)
     seen.until("emotion_result", len(STYLES), final=True)
     page.wait_for_timeout(300)
@@ -175,7 +176,7 @@ def test_phone_dark_space_key_and_both_languages(visit: Callable[..., Visit], li
     expect(page.locator(".ser-live-start")).to_contain_text("停止")
     page.wait_for_timeout(300)
     assert not english_in(page.inner_text("#ser-live"))
-    assert page.inner_text(".ser-live-now h2") in {e.zh for e in EMOTIONS}
+    expect(page.locator(".ser-live-now h2")).to_have_text(NAMED_ZH)
     seen.until("emotion_result", final=True)
     page.screenshot(path=shots / "live_heard_zh-CN_390_dark.png", full_page=True)
     page.evaluate("document.activeElement.blur()")

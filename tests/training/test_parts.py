@@ -13,7 +13,7 @@ from emotion_app.labels import INDEX
 from emotion_app.models.lite_network import WIDTH, LiteNet, Shape
 from emotion_app.models.melspec import LEVEL, level
 from emotion_app.types import BaselineRule
-from training import config, encoder, heads, manifest, scoring
+from training import config, encoder, finetune, heads, manifest, scoring
 from training.answers import Answers, with_baseline
 from training.augment import MAX_MELS, Augment, Augmenter, floored
 from training.manifest import Clip
@@ -66,6 +66,42 @@ def test_augmented_frames_are_bounded_level_and_the_same_for_the_same_seed() -> 
         assert np.array_equal(a, b) and 10 < len(a) <= MAX_MELS and np.isfinite(a).all()
         assert abs(level(10.0**a) - LEVEL) < 1e-3
     assert floored(np.full((3, 80), -9.0, np.float32), -4.0).min() >= -4.0
+
+
+def test_style_of_another_clip_moves_each_band_towards_it() -> None:
+    """The same voice through another microphone: most of the difference in level and spread of the bands goes."""
+    rng = np.random.default_rng(1)
+    mels = rng.normal(0, 0.5, (200, 80)).astype(np.float32)
+    other = 1.3 * mels[::-1] + np.linspace(-1, 1, 80, dtype=np.float32)
+    nothing = Augment(trim=0, tempo=0, crop=0, short=0, warp=0, eq=0, band=0, noise=0, masks=0, style=1.0)
+    augmenter = Augmenter(nothing, lambda: mels, lambda: other, 0)
+    profile = [augmenter(mels, HAPPY).mean(axis=0) for _ in range(40)]
+    slopes = [np.polyfit(np.linspace(-1, 1, 80), line, 1)[0] for line in profile]
+    assert -0.1 < min(slopes) < 0.3 < 0.7 < max(slopes) < 1.1  # all the way between the one and the other
+    plain = mels + np.float32(LEVEL - level(10.0**mels))
+    np.testing.assert_allclose(augmenter(mels, UNKNOWN), plain, atol=1e-5)  # what is not speech has no voice
+
+
+def test_each_tap_is_made_to_answer_by_itself() -> None:
+    """A head that leans on one tap alone costs more by ``tap_weight``; one whose taps agree costs the same."""
+    generator = torch.Generator().manual_seed(0)
+    emotion, allowed = torch.tensor([HAPPY, NEUTRAL]), torch.ones(2, 9, dtype=torch.bool)
+    half = torch.randn(2, WIDTH, generator=generator)
+    features = torch.cat([half, half], dim=1)
+    weight = torch.randn(9, WIDTH, generator=generator) / WIDTH**0.5
+    both, one = torch.nn.Linear(2 * WIDTH, 9), torch.nn.Linear(2 * WIDTH, 9)
+    both.weight.data, one.weight.data = torch.cat([weight, weight], 1), torch.cat([2 * weight, 0 * weight], 1)
+    one.bias.data = both.bias.data
+    costs = {
+        (name, share): finetune.answers_loss(
+            head, features, finetune.Finetune(tap_weight=share), emotion, allowed, 0.1
+        ).item()
+        for name, head in (("both", both), ("one", one))
+        for share in (0.0, 0.5)
+    }
+    assert costs["both", 0.0] == pytest.approx(costs["one", 0.0], rel=1e-5)
+    assert costs["both", 0.5] == pytest.approx(costs["both", 0.0], rel=1e-5)
+    assert costs["one", 0.5] > costs["one", 0.0] + 0.01
 
 
 def test_loss_knows_the_classes_of_the_corpus() -> None:

@@ -27,6 +27,8 @@ batch = 4
 encoder = "{WEIGHTS}"
 [data]
 renditions = 1
+[augment]
+style = 0.5
 [model]
 blocks = 1
 taps = [1]
@@ -38,6 +40,7 @@ again = 0.5
 [finetune]
 steps = 4
 warmup = 1
+tap_weight = 0.5
 [evaluate]
 splits = ["test"]
 degrade = ["voices"]

@@ -8,6 +8,7 @@ const read = (name) => JSON.parse(root().getAttribute(`data-${name}`));
 const escapeHtml = (s) => String(s).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 const REDUCED = matchMedia("(prefers-reduced-motion: reduce)");
 const LISTED = 200, SILENT_FRAMES = 30, NOTICE_MS = 6000, NO_SHARE = "–";
+const TIE = 0.01; // a lead smaller than this says nothing
 let words, emotions, facts;
 
 const fill = (name, values = {}) => words[name].replace(/{(\w+)}/g, (_, key) => values[key]);
@@ -233,6 +234,7 @@ const TOLD = {
     const start = begun + event.audio_start_ms / 1000, stop = begun + event.audio_end_ms / 1000;
     const scores = (!event.final && event.smoothed) || (event.shown === "adjusted" && event.adjusted) || event.scores;
     const ranked = order(scores), [[emotion, score], runner] = ranked;
+    if (!event.final && score - runner[1] < TIE) return; // too early to say: what is shown stays, the next window covers this one's time
     talk.current = { emotion, score, runner, final: event.final, start, stop, adjusted: event.shown === "adjusted" };
     if (!utterance) return;
     if (!event.final) {
