@@ -71,6 +71,7 @@ def write(trained: Trained, facts: Facts, path: Path) -> None:
         "blocks": shape.blocks,
         "taps": list(shape.taps),
         "floor": shape.floor,
+        "pause_db": shape.pause_db,
         "full_frames": facts.full_frames,
         "temperature": trained.temperature,
         "reference_temperature": trained.reference_temperature,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from emotion_app.models.lite_network import WIDTH, LiteNet
 from training.heads import SMOOTHING, UNKNOWN, Centre, loss
-from training.pooled import masked_mean
+from training.pooled import voted_mean
 from training.stream import Batch, Task
 
 SAVE_EVERY = 100  # steps
@@ -156,7 +156,7 @@ def _step(
     with torch.autocast(batch.mels.device.type, torch.bfloat16):
         features = net(batch.mels, batch.lengths)
     features = features.float()
-    pooled = masked_mean(features, batch.lengths)
+    pooled = voted_mean(features, batch, net.encoder.shape.pause_db)
     emotion, speaker, allowed = task.emotion[batch.clips], task.speaker[batch.clips], task.allowed[batch.clips]
     seconds = batch.lengths / 100
     unsure = (1 - seconds / how.sure_s).clamp(0, 1) * (emotion != UNKNOWN)

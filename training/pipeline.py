@@ -340,7 +340,7 @@ def keep(trained: Trained, path: Path) -> None:
 def recall(path: Path) -> Trained:
     """What ``keep`` saved."""
     saved = torch.load(path, weights_only=True)
-    shape = Shape(saved["shape"]["blocks"], tuple(saved["shape"]["taps"]), saved["shape"]["floor"])
+    shape = Shape(**saved["shape"] | {"taps": tuple(saved["shape"]["taps"])})
     net = LiteNet(shape)
     net.load_state_dict(saved["state"])
     return Trained(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 
-from emotion_app.models.lite_network import STRIDE
+from emotion_app.models.lite_network import STRIDE, LiteNet, votes
 from emotion_app.types import Floats
 from training.augment import MAX_MELS, floored
 from training.features import Cache
@@ -32,17 +32,25 @@ def masked_mean(features: Tensor, lengths: Tensor) -> Tensor:
     return (features * exists[..., None]).sum(1) / frames[:, None]
 
 
+def voted_mean(features: Tensor, batch: Batch, pause_db: float) -> Tensor:
+    """(B, T, D) -> (B, D), mean over frames by their votes: what the model pools (``lite_network.votes``)."""
+    if not pause_db:
+        return masked_mean(features, batch.lengths)
+    vote = votes((10**batch.mels).mean(2), pause_db, batch.lengths)
+    return (features * vote[..., None]).sum(1) / vote.sum(1, keepdim=True)
+
+
 @torch.no_grad()
-def of_batch(net: nn.Module, batch: Batch, fast: bool = True) -> Tensor:
+def of_batch(net: LiteNet, batch: Batch, fast: bool = True) -> Tensor:
     """Mean features of one batch; ``fast`` computes in bfloat16."""
     device = next(net.parameters()).device
     batch = batch.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=fast):
         features = net(batch.mels, batch.lengths)
-    return masked_mean(features.float(), batch.lengths).cpu()
+    return voted_mean(features.float(), batch, net.encoder.shape.pause_db).cpu()
 
 
-def of_stream(net: nn.Module, stream: Stream, n_batches: int) -> Pooled:
+def of_stream(net: LiteNet, stream: Stream, n_batches: int) -> Pooled:
     """Mean features of ``n_batches`` disturbed batches."""
     rows, clips = [], []
     for _, batch in zip(track(range(n_batches), description="disturbed features"), stream, strict=False):
@@ -52,7 +60,7 @@ def of_stream(net: nn.Module, stream: Stream, n_batches: int) -> Pooled:
 
 
 def of_clips(
-    net: nn.Module,
+    net: LiteNet,
     cache: Cache,
     indices: Sequence[int],
     floor: float,

@@ -22,7 +22,7 @@ from torch import Tensor
 from emotion_app.errors import ModelError
 from emotion_app.labels import INDEX, N_EMOTIONS
 from emotion_app.models import FrameArrays, WindowPlan
-from emotion_app.models.lite_network import LiteNet, Shape
+from emotion_app.models.lite_network import STRIDE, LiteNet, Shape, votes
 from emotion_app.models.lite_packed import PackedNet
 from emotion_app.models.melspec import LEVEL, MelPower, level_of
 from emotion_app.models.parallel import clips_side_by_side
@@ -37,6 +37,8 @@ SHARES = np.arange(1, 33, dtype=np.float32) / 64  # of a snippet's logits, up to
 SCALE_SUFFIX = ".row_scale"  # beside an int8 matrix: float32 factor of each row
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ALONE_S = 4.0  # clips up to this run on one thread: 10 ms for a window of 3 s in bf16 with one and with two threads
+HUSH = 0.05  # of logit: too little to be seen in the answer of a clip
+LEAST_SOUND = 0.5  # a clip that is pause for more than half of its length keeps less of its logits
 BATCH_SECONDS = 8.0  # of sound in one pass: larger ones are hardly faster, take memory and keep live windows waiting
 
 
@@ -61,6 +63,11 @@ class LiteWeights:
         """(D,) the point where all nine logits are zero: a snippet's features are drawn there."""
         return -torch.linalg.pinv(self.net.head.weight) @ self.net.head.bias
 
+    @property
+    def hush(self) -> Tensor:
+        """(D,) what raises the logit of ``unknown`` by HUSH and no other: the label of a pause by itself."""
+        return HUSH * torch.linalg.pinv(self.net.head.weight)[:, UNKNOWN]
+
 
 class LiteModel(Scaled):
     """``FrameModel`` of the embedded weights; one thread at a time.
@@ -81,8 +88,9 @@ class LiteModel(Scaled):
         self.baseline_rule = weights.baseline
         self._head, self._reference = weights.net.head, weights.net.reference
         self._full_frames = weights.full_frames
-        self._rest = weights.rest
-        self._floor = weights.net.encoder.shape.floor
+        self._rest, self._hush = weights.rest, weights.hush
+        shape = weights.net.encoder.shape
+        self._floor, self._pause_db = shape.floor, shape.pause_db
         self._mel_power = MelPower()
         self._packed = PackedNet(weights.net, DTYPES[weights.info.precision])
 
@@ -101,8 +109,9 @@ class LiteModel(Scaled):
 
     def _pass(self, waves: Sequence[Floats]) -> list[FrameArrays]:
         with torch.inference_mode():
-            features = self._packed([self._log_mels(wave) for wave in waves])
-            return [self._answer(rows) for rows in features]
+            powers = [self._mel_power(torch.from_numpy(np.ascontiguousarray(wave))) for wave in waves]
+            features = self._packed([(power + 10**self._floor).log10() for power in powers])
+            return [self._answer(rows, power) for rows, power in zip(features, powers, strict=True)]
 
     @property
     def head(self) -> tuple[Floats, Floats]:
@@ -113,20 +122,28 @@ class LiteModel(Scaled):
         """Clips of about ``n_samples`` for one pass: BATCH_SECONDS of sound in all."""
         return max(1, int(BATCH_SECONDS * SAMPLE_RATE / max(n_samples, 1)))
 
-    def _log_mels(self, wave: Floats) -> Tensor:
-        power = self._mel_power(torch.from_numpy(np.ascontiguousarray(wave)))
-        return (power + 10**self._floor).log10()
-
-    def _answer(self, features: Tensor) -> FrameArrays:
+    def _answer(self, features: Tensor, power: Tensor) -> FrameArrays:
         logits = self._head(features)
         reference = self._reference(features).numpy() if self.baseline_rule else None
-        share = trust(logits.mean(0).numpy(), len(features), self._full_frames)
-        if share < 1:
-            features = torch.lerp(self._rest, features, share)
+        vote = self._votes(power)
+        share = vote / vote.mean().clamp_min(LEAST_SOUND)
+        share = share * trust((share * logits).mean(0).numpy(), len(features), self._full_frames)
+        if bool((share != 1).any()):
+            features = torch.lerp(self._rest, features, share).addcmul_(1 - vote, self._hush)
             logits = self._head(features)
             if self.baseline_rule and reference is not None:
-                reference = self.baseline_rule.g + np.float32(share) * (reference - self.baseline_rule.g)
+                reference = self.baseline_rule.g + share.numpy() * (reference - self.baseline_rule.g)
         return FrameArrays(features.numpy(), logits.numpy(), reference)
+
+    def _votes(self, power: Tensor) -> Tensor:
+        """(T, 1) how much each frame counts: a clip is answered by its sound and not by its pauses.
+
+        A frame keeps that share of its logits, over the mean share: then the plain mean of all frames is the mean of
+        those with sound, and nothing that pools frames needs to know.
+        """
+        if not self._pause_db:
+            return torch.ones(-(-len(power) // STRIDE), 1)
+        return votes(power.mean(1)[None], self._pause_db)[0, :, None]
 
 
 @contextlib.contextmanager
@@ -204,7 +221,7 @@ def read_lite(path: Path = WEIGHTS) -> LiteWeights:
             metadata = file.metadata() or {}
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
         facts = json.loads(metadata["lite"])
-        shape = Shape(facts["blocks"], tuple(facts["taps"]), facts["floor"])
+        shape = Shape(facts["blocks"], tuple(facts["taps"]), facts["floor"], facts.get("pause_db", 0.0))
         with torch.device("meta"):  # no time spent on random weights
             net = LiteNet(shape)
         net.load_state_dict(dequantise(stored), assign=True)

@@ -18,6 +18,9 @@ WIDTH = 384  # of every layer
 HEADS = 6
 POSITIONS = 400  # learned positions: 8 s at 50 Hz, the longest pass
 STRIDE = 2  # mel frames (100 Hz) to model frames (50 Hz)
+SMOOTH = 5  # mel frames that a loudness is taken over: 50 ms
+EASE_DB = 2.0  # slope of the step from a pause to sound
+SPECK = 1e-20  # of power: digital silence has a logarithm too
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,14 @@ class Shape:
         blocks: number of transformer blocks.
         taps: blocks (1-based) whose outputs are put side by side as features.
         floor: log10 of the mel power that is added before the logarithm; quieter detail is not heard.
+        pause_db: frames this far below the loudest 50 ms have half a vote in the answer of a clip, see ``votes``; 0
+            counts all frames alike.
     """
 
     blocks: int = 2
     taps: tuple[int, ...] = (1, 2)
     floor: float = -4.0
+    pause_db: float = 0.0
 
     @property
     def dim(self) -> int:
@@ -96,6 +102,33 @@ class Encoder(nn.Module):
             if number in self.shape.taps:
                 tapped.append(x)
         return torch.cat(tapped, dim=-1)
+
+
+def votes(energy: Tensor, pause_db: float, lengths: Tensor | None = None) -> Tensor:
+    """How much each model frame counts for its clip: 1 where there is sound, 0 in pauses, 0 where no frame is.
+
+    Room and microphone are heard best in pauses, feelings not at all: without them corpora that were not trained on
+    are answered better (training/EXPERIMENTS.md).
+
+    Args:
+        energy: (B, M) mean power of each mel frame, of any gain.
+        pause_db: decibels below the loudest 50 ms at which a frame counts half.
+        lengths: (B,) mel frames that exist of each clip; None when all M do.
+
+    Returns:
+        (B, ceil(M / 2)) between 0 and 1.
+
+    >>> votes(torch.tensor([[1.0] * 20 + [1e-6] * 20]), 35.0)[0, ::6].round(decimals=2)
+    tensor([1., 1., 0., 0.])
+    """
+    exists = torch.ones_like(energy)
+    if lengths is not None:
+        exists = (torch.arange(energy.shape[1], device=energy.device) < lengths[:, None]).float()
+    smooth = energy * exists
+    if energy.shape[1] >= SMOOTH:
+        smooth = F.avg_pool1d(smooth[:, None], SMOOTH, stride=1, padding=SMOOTH // 2)[:, 0]
+    decibels = 10 * torch.log10((smooth + SPECK) / (smooth.amax(1, keepdim=True) + SPECK))
+    return (torch.sigmoid((decibels + pause_db) / EASE_DB) * exists)[:, ::STRIDE]
 
 
 class LiteNet(nn.Module):

@@ -160,7 +160,7 @@ def lite_graph(lite: LiteWeights, half: bool, facts: Mapping[str, str]) -> onnx.
 
     graph, net, rule = Graph(half), lite.net, lite.baseline
     state = {key: value.float().numpy() for key, value in net.state_dict().items()}
-    x = _log_mels(graph, net.encoder.shape.floor)  # (1, M, 80)
+    x, smooth = _log_mels(graph, net.encoder.shape.floor)  # (1, M, 80), (1, M)
     x = graph.swap(graph.op("Div", graph.op("Add", x, graph.constant(4.0)), graph.constant(4.0)))
     for conv, stride in (("encoder.conv1", 1), ("encoder.conv2", STRIDE)):
         weight, bias = state[conv + ".weight"], state[conv + ".bias"]
@@ -176,11 +176,14 @@ def lite_graph(lite: LiteWeights, half: bool, facts: Mapping[str, str]) -> onnx.
     x = graph.op("Concat", *heard, axis=2) if len(heard) > 1 else heard[0]
     x = graph.op("Mul", graph.op("Sub", x, graph.constant(state["mean"])), graph.constant(state["scale"]))
     heard_by_heads = graph.op("Squeeze", x, graph.constant([0]))
-    share = graph.constant(1.0)
+    vote, share = _votes(graph, smooth, net.encoder.shape.pause_db)
     if lite.full_frames:
         logits = graph.linear(heard_by_heads, state["head.weight"], state["head.bias"], exact=True)
-        share = _trust(graph, logits, frames, lite.full_frames)
+        logits = graph.op("Mul", logits, share)
+        share = graph.op("Mul", share, _trust(graph, logits, frames, lite.full_frames))
     features = _drawn(graph, heard_by_heads, lite.rest.numpy(), share)
+    pause = graph.op("Sub", graph.constant(1.0), vote)
+    features = graph.op("Add", features, graph.op("Mul", pause, graph.constant(lite.hush.numpy())))
     outputs = {
         "features": (features, net.encoder.shape.dim),
         "logits": (graph.linear(features, state["head.weight"], state["head.bias"], exact=True), N_EMOTIONS),
@@ -189,6 +192,24 @@ def lite_graph(lite: LiteWeights, half: bool, facts: Mapping[str, str]) -> onnx.
         reference = graph.linear(heard_by_heads, state["reference.weight"], None, exact=True)
         outputs["reference_logits"] = (_drawn(graph, reference, rule.g, share), N_EMOTIONS)
     return graph.model(outputs, facts)
+
+
+def _votes(graph: Graph, smooth: str, pause_db: float) -> tuple[str, str]:
+    """``LiteModel._votes`` as nodes: (1, M) loudness of mel frames -> (T, 1) votes, (T, 1) shares; 1 without pauses."""
+    from emotion_app.models.lite import LEAST_SOUND
+    from emotion_app.models.lite_network import EASE_DB, SPECK, STRIDE
+
+    if not pause_db:
+        return graph.constant(1.0), graph.constant(1.0)
+    loudness = graph.op("Add", smooth, graph.constant(SPECK))
+    ratio = graph.op("Div", loudness, graph.op("ReduceMax", loudness, keepdims=1))
+    steps = graph.op("Mul", graph.op("Log", ratio), graph.constant(10 / math.log(10) / EASE_DB))
+    vote = graph.op("Sigmoid", graph.op("Add", steps, graph.constant(pause_db / EASE_DB)))
+    first, last = graph.constant([0]), graph.constant([np.iinfo(np.int64).max])
+    vote = graph.op("Slice", vote, first, last, graph.constant([1]), graph.constant([STRIDE]))
+    vote = graph.op("Transpose", vote, perm=[1, 0])
+    mean = graph.op("Max", graph.op("ReduceMean", vote, keepdims=1), graph.constant(LEAST_SOUND))
+    return vote, graph.op("Div", vote, mean)
 
 
 def _trust(graph: Graph, logits: str, frames: str, full_frames: int) -> str:
@@ -232,8 +253,11 @@ def _lite_block(graph: Graph, state: State, name: str, x: str, heads: int, width
     return graph.op("Add", x, linear("fc2", graph.gelu(linear("fc1", norm("norm2", x)))))
 
 
-def _log_mels(graph: Graph, floor: float) -> str:
-    """``melspec`` as a convolution with the windowed Fourier basis: (n,) -> (1, M, 80) log10 mel power."""
+def _log_mels(graph: Graph, floor: float) -> tuple[str, str]:
+    """``melspec`` as a convolution with the windowed Fourier basis: (n,) -> (1, M, 80) log10 mel power.
+
+    And (1, M), the smoothed mean power of each frame before the gain.
+    """
     from emotion_app.models.melspec import ACTIVE_DB, HOP, LEVEL, N_FFT, TINY, mel_filters
 
     place, bins = np.arange(N_FFT), np.arange(N_FFT // 2 + 1)
@@ -265,4 +289,4 @@ def _log_mels(graph: Graph, floor: float) -> str:
     gain = graph.op("Div", graph.constant(10**LEVEL), graph.op("Max", mean, graph.constant(TINY)))
     power = graph.op("Mul", power, graph.choose(gain, graph.constant(1.0)))
     logs = graph.op("Log", graph.op("Add", power, graph.constant(10**floor)))
-    return graph.op("Mul", logs, graph.constant(1 / math.log(10)))
+    return graph.op("Mul", logs, graph.constant(1 / math.log(10))), smooth

@@ -204,7 +204,7 @@ def test_a_break_is_bridged(visit: Callable[..., Visit], live_site: Served, shot
         cable.cut()
         seen.state("lost")
         seen.says("Connection lost")
-        seen.page.wait_for_timeout(1500)
+        seen.page.wait_for_timeout(300)
         seen.page.screenshot(path=shots / "live_lost_en-US_1280.png", full_page=True)
         cable.mend()
         seen.says("Connected again, nothing was lost")

@@ -14,6 +14,7 @@ from emotion_app import audio
 from emotion_app.errors import ModelError
 from emotion_app.labels import INDEX
 from emotion_app.models.lite import PLAN, SURE, UNKNOWN, WEIGHTS, LiteModel, load_lite, trust
+from emotion_app.models.lite_network import EASE_DB, votes
 from emotion_app.models.melspec import MelPower, mel_filters
 from emotion_app.settings import Limits
 from emotion_app.types import MIN_SAMPLES, SAMPLE_RATE, Floats, n_frames
@@ -96,6 +97,34 @@ def test_windows_fit_the_positions() -> None:
 def test_a_snippet_gets_no_confident_emotion(model: LiteModel, seconds: float, seed: int) -> None:
     scores = softmax(model.forward([model.prepare(voice(seconds, seed))])[0].logits.mean(0))
     assert np.delete(scores, INDEX["unknown"]).max() < 0.5
+
+
+def with_pauses(wave: Floats, seconds: float) -> Floats:
+    """Room tone 60 dB below the voice before, in the middle and after, ``seconds`` each."""
+    room = np.random.default_rng(5).standard_normal((3, int(seconds * SAMPLE_RATE))).astype(np.float32)
+    room *= 1e-3 * np.sqrt(np.mean(wave**2))
+    half = len(wave) // 2
+    return np.concatenate([room[0], wave[:half], room[1], wave[half:], room[2]])
+
+
+def test_pauses_have_no_say(model: LiteModel) -> None:
+    """Frames of a pause are where all nine logits are zero, but for a touch of unknown: their label by themselves."""
+    wave = with_pauses(voice(3.0), 0.6)
+    arrays = model.forward([model.prepare(wave)])[0]
+    pause = slice(8, 22)  # 0.16 to 0.44 s
+    assert np.abs(arrays.logits[pause]).max() < 0.08 < np.abs(arrays.logits[60:100]).max()
+    assert (arrays.logits[pause].argmax(1) == UNKNOWN).all()
+    rule = model.baseline_rule
+    assert rule is not None and arrays.reference_logits is not None
+    assert np.abs(arrays.reference_logits[pause] - rule.g).max() < 0.02
+
+
+def test_votes_of_a_padded_clip_are_those_of_the_clip_alone() -> None:
+    energy = torch.rand(1, 61, generator=torch.Generator().manual_seed(1)) ** 8
+    padded = torch.cat([energy, torch.full((1, 20), 9.0)], dim=1)
+    alone, within = votes(energy, 35.0), votes(padded, 35.0, torch.tensor([61]))
+    assert torch.equal(within[:, :31], alone) and not within[:, 31:].any()
+    assert torch.equal(votes(torch.zeros(1, 9), 35.0).unique(), torch.sigmoid(torch.tensor([35 / EASE_DB])))
 
 
 def test_noise_and_tones_are_unknown(model: LiteModel) -> None:

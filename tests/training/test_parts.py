@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,17 @@ import torch
 
 from emotion_app.errors import ConfigError, RequestError
 from emotion_app.labels import INDEX
+from emotion_app.models.lite import LiteModel, read_lite
 from emotion_app.models.lite_network import WIDTH, LiteNet, Shape
-from emotion_app.models.melspec import LEVEL, level
+from emotion_app.models.melspec import LEVEL, MelPower, level
 from emotion_app.types import BaselineRule
-from training import config, encoder, finetune, heads, manifest, scoring
+from training import config, encoder, finetune, heads, manifest, pooled, scoring
 from training.answers import Answers, with_baseline
 from training.augment import MAX_MELS, Augment, Augmenter, floored
+from training.features import log_mels
 from training.manifest import Clip
 from training.sampling import Sampler
-from training.stream import Task
+from training.stream import Task, pad
 
 ANGRY, HAPPY, NEUTRAL, UNKNOWN = (INDEX[key] for key in ("angry", "happy", "neutral", "unknown"))
 
@@ -80,6 +83,23 @@ def test_style_of_another_clip_moves_each_band_towards_it() -> None:
     assert -0.1 < min(slopes) < 0.3 < 0.7 < max(slopes) < 1.1  # all the way between the one and the other
     plain = mels + np.float32(LEVEL - level(10.0**mels))
     np.testing.assert_allclose(augmenter(mels, UNKNOWN), plain, atol=1e-5)  # what is not speech has no voice
+
+
+def test_training_pools_as_the_model_does() -> None:
+    """Mean features of frames by their votes, padded or not, are what the app pools for the same clip."""
+    weights = read_lite()
+    weights.net.encoder.shape = replace(weights.net.encoder.shape, pause_db=35.0)
+    model = LiteModel(replace(weights, full_frames=0))
+    time = np.arange(48_000, dtype=np.float32) / 16_000
+    clips = [
+        (np.sin(700 * time) * (np.sin(2 * np.pi * rate * time) > 0)).astype(np.float32)[: int(seconds * 16_000)]
+        for rate, seconds in ((1.0, 3.0), (2.3, 2.2))
+    ]
+    mels = [floored(log_mels(clip, MelPower()), weights.net.encoder.shape.floor) for clip in clips]
+    pooled_there = pooled.of_batch(weights.net, pad([(m, i) for i, m in enumerate(mels)]), fast=False)
+    for row, clip in zip(pooled_there.numpy(), clips, strict=True):
+        here = model.forward([model.prepare(clip)])[0].features.mean(0)
+        assert np.abs(row - here).max() < 2e-3 * np.abs(here).max()
 
 
 def test_each_tap_is_made_to_answer_by_itself() -> None:
