@@ -49,6 +49,7 @@ class Heads:
 
     Attributes:
         batches: of disturbed clips for head A.
+        narrow_batches: of disturbed clips, to find the units of a wider encoder that say least.
         batch: clips in one.
         l2: penalty on head A's weights.
         again: share in head A of one that is solved anew on the fine-tuned encoder; the rest is the fine-tuned head.
@@ -62,6 +63,7 @@ class Heads:
     """
 
     batches: int = 400
+    narrow_batches: int = 20
     batch: int = 32
     l2: float = 1e-3
     again: float = 0.0
@@ -101,14 +103,14 @@ class Config:
         seed: of the clips' disturbed copies and of the start.
         seeds: of the fine-tuning runs whose weights are averaged.
         folds: corpora that ``folds`` leaves out, one at a time.
-        encoder: what to start from: ``smart-turn`` (see ``training.encoder``) or a ``lite.safetensors``.
+        encoder: what to start from: ``whisper-base`` (see ``training.encoder``) or a ``lite.safetensors``.
         interpolate: how far to go from the start to the fine-tuned weights.
     """
 
     seed: int = 0
     seeds: tuple[int, ...] = (0,)
     folds: tuple[str, ...] = ()
-    encoder: str = "smart-turn"
+    encoder: str = "whisper-base"
     batch: int = 32
     interpolate: float = 0.6
     data: Data = field(default_factory=Data)

@@ -69,6 +69,8 @@ def write(trained: Trained, facts: Facts, path: Path) -> None:
         "licence": facts.licence,
         "credits": list(facts.credits),
         "blocks": shape.blocks,
+        "width": shape.width,
+        "hidden": shape.hidden,
         "taps": list(shape.taps),
         "floor": shape.floor,
         "pause_db": shape.pause_db,

