@@ -66,8 +66,8 @@ _TEXTS: dict[str, tuple[Severity, str, str]] = {
     ),
     "windowed": (
         "info",
-        "Long clip: computed in windows of {window_s:g} s with {context_s:g} s of context on each side",
-        "长音频：按 {window_s:g} 秒分窗计算，两侧各带 {context_s:g} 秒上下文",
+        "Computed in windows of {window_s:g} s with {context_s:g} s of context on each side",
+        "按 {window_s:g} 秒分窗计算，两侧各带 {context_s:g} 秒上下文",
     ),
     "precision": (
         "info",
