@@ -54,11 +54,15 @@ class Augmenter:
 
     def __call__(self, mels: Floats, emotion: int) -> Floats:
         """One disturbed copy, at most 8 s, level set; the floor is added by the caller."""
+        return self.in_place(self.cut(mels), emotion)
+
+    def cut(self, mels: Floats) -> Floats:
+        """The part of the disturbances that is about time: pauses at the ends, pace, length; at most 8 s."""
         if self._hit(self._how.trim):
             mels = self._trim(mels)
         if self._hit(self._how.tempo):
             mels = _stretch(mels, self.rng.uniform(0.85, 1.2))
-        return self.in_place(self._crop(mels), emotion)
+        return self._crop(mels)
 
     def in_place(self, mels: Floats, emotion: int) -> Floats:
         """The part of the disturbances that leaves every frame where it is in time."""

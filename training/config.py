@@ -34,6 +34,7 @@ class Data:
         share: weight of each corpus in a batch.
         renditions: disturbed copies of each clip.
         disturbed: share of examples taken from them.
+        joined: share of examples that are two clips one after the other, see ``Stream``.
     """
 
     train: tuple[str, ...] = ("train",)
@@ -41,6 +42,7 @@ class Data:
     share: dict[str, float] = field(default_factory=dict)
     renditions: int = 5
     disturbed: float = 0.7
+    joined: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from emotion_app.models.lite_network import LiteNet
+from training.augment import RATE
 from training.heads import SMOOTHING, UNKNOWN, Centre, loss
 from training.pooled import voted_mean
 from training.stream import Batch, Task
@@ -158,7 +159,7 @@ def _step(
     features = features.float()
     pooled = voted_mean(features, batch, net.encoder.shape.pause_db)
     emotion, speaker, allowed = task.emotion[batch.clips], task.speaker[batch.clips], task.allowed[batch.clips]
-    seconds = batch.lengths / 100
+    seconds = (batch.spans[:, 1] - batch.spans[:, 0]) / RATE
     unsure = (1 - seconds / how.sure_s).clamp(0, 1) * (emotion != UNKNOWN)
     taps = len(net.encoder.shape.taps)
     smoothing = SMOOTHING + (how.short_smoothing - SMOOTHING) * unsure

@@ -289,9 +289,8 @@ class Run:
 
     def _stream(self, clips: list[Clip], caches: list[features.Cache], use: list[int], size: int, seed: int) -> Stream:
         data = self.config.data
-        return Stream(
-            clips, caches, data.share, self.config.augment, self.config.model.floor, size, seed, data.disturbed, use
-        )
+        how, floor = self.config.augment, self.config.model.floor
+        return Stream(clips, caches, data.share, how, floor, size, seed, data.disturbed, use, data.joined)
 
 
 def transfer(trained: Trained, pooled_features: torch.Tensor, task: Task) -> dict[str, float]:

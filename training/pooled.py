@@ -14,7 +14,9 @@ from emotion_app.models.lite_network import STRIDE, LiteNet, votes
 from emotion_app.types import Floats
 from training.augment import MAX_MELS, floored
 from training.features import Cache
-from training.stream import Batch, Stream, pad
+from training.stream import Batch, Example, Stream, pad
+
+ALL_PAUSE = 1e-4  # vote of a frame that is far below the loudest
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +35,17 @@ def masked_mean(features: Tensor, lengths: Tensor) -> Tensor:
 
 
 def voted_mean(features: Tensor, batch: Batch, pause_db: float) -> Tensor:
-    """(B, T, D) -> (B, D), mean over frames by their votes: what the model pools (``lite_network.votes``)."""
-    if not pause_db:
-        return masked_mean(features, batch.lengths)
-    vote = votes((10**batch.mels).mean(2), pause_db, batch.lengths)
-    return (features * vote[..., None]).sum(1) / vote.sum(1, keepdim=True)
+    """(B, T, D) -> (S, D), mean over each clip's frames by their votes: what the model pools (``lite_network.votes``).
+
+    ``pause_db`` 0 lets all frames count alike. A clip so much quieter than the one it is joined to that all of it is a
+    pause there counts with all its frames.
+    """
+    steps = STRIDE * torch.arange(features.shape[1], device=features.device)
+    first, end = batch.spans.split(1, dim=1)
+    weight = ((first <= steps) & (steps < end)).float()
+    if pause_db:
+        weight = weight * (votes((10**batch.mels).mean(2), pause_db, batch.lengths)[batch.rows] + ALL_PAUSE)
+    return (features[batch.rows] * weight[..., None]).sum(1) / weight.sum(1, keepdim=True)
 
 
 @torch.no_grad()
@@ -77,7 +85,7 @@ def of_clips(
     total: Tensor | None = None
     weight = torch.zeros(len(indices))
     for at in range(0, len(order), size):
-        batch = pad([pieces[i] for i in order[at : at + size]])
+        batch = pad([Example.of(*pieces[i]) for i in order[at : at + size]])
         means = of_batch(net, batch)
         total = torch.zeros(len(indices), means.shape[1]) if total is None else total
         total.index_add_(0, batch.clips, means * batch.lengths[:, None])

@@ -25,7 +25,7 @@ from training.augment import UNKNOWN, Augmenter, floored
 from training.features import Cache
 from training.manifest import UNLABELLED, Clip
 from training.pooled import masked_mean
-from training.stream import pad
+from training.stream import Example, pad
 
 MAX_FRAMES = 200  # 4 s of each clip in a step
 
@@ -87,7 +87,7 @@ def lesson(
             here = slice(first, first + MAX_FRAMES)
             mels = cache[number][STRIDE * here.start : STRIDE * here.stop]
             mels = augment.in_place(mels, UNKNOWN)  # as unknown: no babble, whose feelings the teacher did not hear
-            examples.append((floored(mels, floor), row))
+            examples.append(Example.of(floored(mels, floor), row))
             targets.append(torch.from_numpy(logits[here]))
             means.append(torch.from_numpy(features[here].mean(0)))
         device = net.mean.device

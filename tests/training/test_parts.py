@@ -23,7 +23,7 @@ from training.augment import MAX_MELS, Augment, Augmenter, floored
 from training.features import log_mels
 from training.manifest import Clip
 from training.sampling import Sampler
-from training.stream import Task, pad
+from training.stream import Batch, Example, Stream, Task, pad
 
 ANGRY, HAPPY, NEUTRAL, UNKNOWN = (INDEX[key] for key in ("angry", "happy", "neutral", "unknown"))
 
@@ -99,10 +99,42 @@ def test_training_pools_as_the_model_does() -> None:
         for rate, seconds in ((1.0, 3.0), (2.3, 2.2))
     ]
     mels = [floored(log_mels(clip, MelPower()), weights.net.encoder.shape.floor) for clip in clips]
-    pooled_there = pooled.of_batch(weights.net, pad([(m, i) for i, m in enumerate(mels)]), fast=False)
+    pooled_there = pooled.of_batch(weights.net, pad([Example.of(m, i) for i, m in enumerate(mels)]), fast=False)
     for row, clip in zip(pooled_there.numpy(), clips, strict=True):
         here = model.forward([model.prepare(clip)])[0].features.mean(0)
         assert np.abs(row - here).max() < 5e-4 * np.abs(here).max()
+
+
+def test_joined_clips_are_pooled_each_by_itself() -> None:
+    """Two clips in one row: each mean is over its own frames, by the votes that these have in the whole row."""
+    rng = np.random.default_rng(0)
+    rows = [(31, 60), (50,)]  # mel frames at which clips end; the second model frame of the second clip begins at 32
+    mels = [rng.normal(-1, 0.1, (ends[-1], 80)).astype(np.float32) for ends in rows]
+    mels[0][31:] -= 2  # 20 dB quieter, yet no pause
+    mels[0][46:] -= 6
+    batch = pad([Example(mels[0], (7, 8), rows[0]), Example.of(mels[1], 9)])
+    assert batch.clips.tolist() == [7, 8, 9] and batch.rows.tolist() == [0, 0, 1]
+    assert batch.spans.tolist() == [[0, 31], [31, 60], [0, 50]] and batch.lengths.tolist() == [60, 50]
+    features = torch.arange(2 * 40, dtype=torch.float32).reshape(2, 40, 1)
+    for pause_db, second in ((0.0, 22.5), (35.0, 19.5)):  # frames 16 to 29, or to 23: what follows is a pause
+        means = pooled.voted_mean(features, batch, pause_db).flatten().tolist()
+        assert means == pytest.approx([7.5, second, 52.0], abs=0.3)
+
+
+def test_a_stream_joins_clips() -> None:
+    """Joined examples: two clips in one row of at most 8 s, often of one speaker; the same again for the same seed."""
+    mels = [np.random.default_rng(i).normal(-1, 0.3, (100 + 50 * i, 80)).astype(np.float32) for i in range(12)]
+    clips = [Clip(Path("x"), "c", f"c/{i % 3}", (ANGRY, HAPPY, NEUTRAL, UNKNOWN)[i % 4], "train") for i in range(12)]
+
+    def first(joined: float) -> Batch:
+        return next(iter(Stream(clips, [mels], {"c": 1.0}, Augment(), -4.0, 64, 5, joined=joined)))
+
+    alone, some, every = first(0.0), first(0.4), first(1.0)
+    assert len(alone.clips) == len(alone.mels) == 64 < len(some.clips) < len(every.clips) == 128
+    assert every.mels.shape[1] <= MAX_MELS and torch.equal(every.spans[1::2, 1], every.lengths)
+    pairs = [{clips[c].speaker for c in pair} for pair in every.clips.reshape(-1, 2).tolist()]
+    assert 64 / 2 < sum(len(pair) == 1 for pair in pairs) < 64
+    assert torch.equal(every.mels, first(1.0).mels) and torch.isfinite(every.mels).all()
 
 
 def test_each_tap_is_made_to_answer_by_itself() -> None:
@@ -259,7 +291,7 @@ def test_units_that_say_nothing_are_dropped_and_nothing_changes() -> None:
         block.fc2.weight[:, 5] = 0
         block.fc1.weight[7], block.fc1.bias[7] = 0, 1.5
     rng = np.random.default_rng(0)
-    batch = pad([(rng.normal(size=(n, 80)).astype(np.float32), 0) for n in (30, 71)])
+    batch = pad([Example.of(rng.normal(size=(n, 80)).astype(np.float32), 0) for n in (30, 71)])
     narrow = replace(shape, hidden=22)
     fewer = LiteNet(narrow).encoder.eval()
     fewer.load_state_dict(encoder.narrowed(net.state_dict(), narrow, [batch]))
