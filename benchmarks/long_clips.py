@@ -1,6 +1,7 @@
 """What the windows of the embedded model do to long recordings, by labelled clips put one after the other.
 
     python benchmarks/long_clips.py corpora/manifest.csv
+    python benchmarks/long_clips.py corpora/manifest.csv --weights work/run/lite.safetensors
 
 ``changing``: sixty clips of one speaker in any order, half a second between them; each clip answered by the mean of its
 frames. ``one feeling``: four clips of one speaker and class, answered as a whole. UAR in percent among the corpus' own
@@ -19,7 +20,7 @@ import numpy as np
 
 from emotion_app.engine import Engine
 from emotion_app.models import WindowPlan
-from emotion_app.models.lite import PLAN, LiteModel, load_lite
+from emotion_app.models.lite import PLAN, WEIGHTS, LiteModel, load_lite
 from emotion_app.types import SAMPLE_RATE, Floats, Waveform
 from training import manifest, waves
 from training.manifest import Clip
@@ -88,9 +89,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("manifest", type=Path, help="as of training: path, corpus, speaker, emotion, split")
     parser.add_argument("--corpora", nargs="+", default=["emodb", "ravdess", "nemo", "tess"])
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="another file that training wrote")
     asked = parser.parse_args()
     clips = [c for c in manifest.read(asked.manifest) if c.split in SPLITS and c.corpus in asked.corpora]
-    model = load_lite(0)
+    model = load_lite(0, asked.weights)
     for name, kind in recordings(clips).items():
         print(f"{name}: {len(kind)} recordings of {np.mean([len(s) for s, _ in kind]) / SAMPLE_RATE:.1f} s", flush=True)
         for plan in [None, *PLANS] if name == "changing" else PLANS:

@@ -34,7 +34,7 @@ class Data:
         share: weight of each corpus in a batch.
         renditions: disturbed copies of each clip.
         disturbed: share of examples taken from them.
-        joined: share of examples that are two clips one after the other, see ``Stream``.
+        joined: share of voices that are followed by another in fine-tuning, see ``Stream``.
     """
 
     train: tuple[str, ...] = ("train",)

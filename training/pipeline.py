@@ -250,7 +250,9 @@ class Run:
 
             return finetune.run(
                 start.net,
-                lambda step: iter(self._stream(clips, caches, use, config.batch, 100_000 * (seed + 1) + step)),
+                lambda step: iter(
+                    self._stream(clips, caches, use, config.batch, 100_000 * (seed + 1) + step, config.data.joined)
+                ),
                 task,
                 start.centre,
                 config.finetune,
@@ -287,10 +289,18 @@ class Run:
         )
         return teacher.lesson(clips, self._lessons, cache, augment, config.model.floor, config.distil)
 
-    def _stream(self, clips: list[Clip], caches: list[features.Cache], use: list[int], size: int, seed: int) -> Stream:
+    def _stream(
+        self,
+        clips: list[Clip],
+        caches: list[features.Cache],
+        use: list[int],
+        size: int,
+        seed: int,
+        joined: float = 0.0,
+    ) -> Stream:
         data = self.config.data
         how, floor = self.config.augment, self.config.model.floor
-        return Stream(clips, caches, data.share, how, floor, size, seed, data.disturbed, use, data.joined)
+        return Stream(clips, caches, data.share, how, floor, size, seed, data.disturbed, use, joined)
 
 
 def transfer(trained: Trained, pooled_features: torch.Tensor, task: Task) -> dict[str, float]:

@@ -111,8 +111,8 @@ class Stream:
         seed: of draws and disturbances.
         disturbed: share of examples taken from renditions 1 and up.
         use: indices of the clips that may be drawn; all by default.
-        joined: share of examples that are two clips one after the other, half of them of one speaker, as in a recording
-            whose feeling changes: frames must then answer for themselves.
+        joined: share of voices that are followed by another, half the time by the same speaker, as in a recording whose
+            feeling changes: frames must then answer for themselves.
     """
 
     def __init__(
@@ -150,10 +150,12 @@ class Stream:
     def _example(self) -> Example:
         augment, index = self._augment, self._use[self._sampler.draw()]
         example = Example.of(augment.cut(self._copy(index)), index)
-        if self._joined and augment.rng.random() < self._joined:
-            example = self._join(example, self._partner(index))
-        quiet = any(self._clips[clip].emotion == UNKNOWN for clip in example.clips)
-        mels = augment.in_place(example.mels, UNKNOWN if quiet else self._clips[index].emotion)
+        emotion = self._clips[index].emotion
+        if self._joined and emotion != UNKNOWN and augment.rng.random() < self._joined:
+            partner = self._partner(index)
+            if self._clips[partner].emotion != UNKNOWN:
+                example = self._join(example, partner)
+        mels = augment.in_place(example.mels, emotion)
         return replace(example, mels=augment.masks(floored(mels, self._floor)))
 
     def _copy(self, index: int) -> Floats:

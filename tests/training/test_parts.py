@@ -122,7 +122,7 @@ def test_joined_clips_are_pooled_each_by_itself() -> None:
 
 
 def test_a_stream_joins_clips() -> None:
-    """Joined examples: two clips in one row of at most 8 s, often of one speaker; the same again for the same seed."""
+    """Joined: two voices in one row of at most 8 s, often of one speaker, never noise; the same for the same seed."""
     mels = [np.random.default_rng(i).normal(-1, 0.3, (100 + 50 * i, 80)).astype(np.float32) for i in range(12)]
     clips = [Clip(Path("x"), "c", f"c/{i % 3}", (ANGRY, HAPPY, NEUTRAL, UNKNOWN)[i % 4], "train") for i in range(12)]
 
@@ -130,10 +130,13 @@ def test_a_stream_joins_clips() -> None:
         return next(iter(Stream(clips, [mels], {"c": 1.0}, Augment(), -4.0, 64, 5, joined=joined)))
 
     alone, some, every = first(0.0), first(0.4), first(1.0)
-    assert len(alone.clips) == len(alone.mels) == 64 < len(some.clips) < len(every.clips) == 128
-    assert every.mels.shape[1] <= MAX_MELS and torch.equal(every.spans[1::2, 1], every.lengths)
-    pairs = [{clips[c].speaker for c in pair} for pair in every.clips.reshape(-1, 2).tolist()]
-    assert 64 / 2 < sum(len(pair) == 1 for pair in pairs) < 64
+    assert len(alone.clips) == len(alone.mels) == 64 < len(some.clips) < len(every.clips) < 128
+    last = {row: end for row, (_, end) in zip(every.rows.tolist(), every.spans.tolist(), strict=True)}
+    assert every.mels.shape[1] <= MAX_MELS and list(last.values()) == every.lengths.tolist()
+    rows = [[clips[c] for c, r in zip(every.clips.tolist(), every.rows.tolist(), strict=True) if r == n] for n in last]
+    pairs = [row for row in rows if len(row) == 2]
+    assert not any(clip.emotion == UNKNOWN for pair in pairs for clip in pair)
+    assert len(pairs) / 2 < sum(one.speaker == two.speaker for one, two in pairs) < len(pairs)
     assert torch.equal(every.mels, first(1.0).mels) and torch.isfinite(every.mels).all()
 
 
